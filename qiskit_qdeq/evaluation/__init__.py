@@ -1,0 +1,1 @@
+"""Evaluating the model function m(u; θ) and its derivatives."""

@@ -1,0 +1,290 @@
+"""Exact evaluation with amplitude encoding: one sweep over D columns serves the batch, the solver and the gradient.
+
+With V the first D columns of U(θ) and φ = V u, the expectation values are m_j = <φ|M_j|φ> / uᵀu. Everything a solver
+needs follows from V x and w = V P (`RationalQuadratic`), and the gradient of any scalar enters θ only through
+
+    Λ = Σ_b (y_b / d_b) u_bᵀ  (2**n × D),     y_b = Σ_j c_bj M_j φ_b,                                    (DESIGN section 5)
+
+whatever the batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qiskit_qdeq.evaluation.observables import Observables
+from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
+from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.quadratic import RationalQuadratic
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class AmplitudeEvaluator:
+    """m(x + P q; θ) for amplitude-encoded inputs.
+
+    Args:
+        program: U(θ).
+        states: the K state observables.
+        readouts: the F readout observables.
+        injection: P (D, K).
+    """
+
+    def __init__(
+        self, program: GateProgram, states: Observables, readouts: Observables, injection: Array
+    ) -> None:
+        self.program, self.states, self.readouts = program, states, readouts
+        self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
+        self.gram = self.injection.T @ self.injection
+
+    def bind(self, weights: Array) -> BoundAmplitude:
+        """Sweep U(θ) over the D input columns."""
+        program = self.program.bind(weights)
+        columns = np.zeros((2, self.program.dim, len(self.injection)), dtype=self.program.dtype)
+        np.fill_diagonal(columns[0], 1.0)
+        return BoundAmplitude(self, program, program.apply(columns))
+
+
+class BoundAmplitude:
+    """`AmplitudeEvaluator` at fixed weights: V, and on demand w = V P, C and the product that gives B."""
+
+    def __init__(self, evaluator: AmplitudeEvaluator, program: BoundProgram, columns: Array) -> None:
+        self.evaluator, self.program, self.columns = evaluator, program, columns
+        #: V as one real matrix (2·2**n, D), so that V x is a single real product.
+        self.matrix = columns.reshape(-1, columns.shape[2])
+
+    @cached_property
+    def injected(self) -> Array:
+        """w = V P, planar (2, 2**n, K)."""
+        product = self.matrix @ self.evaluator.injection
+        return product.reshape(2, -1, product.shape[1])
+
+    @cached_property
+    def mixed(self) -> Array:
+        """R_(j,k) = Re V† M_j w_k as (D, K·K): B = 2 xᵀR."""
+        moved = self.evaluator.states.each(self.injected)
+        product: Array = self.matrix.T @ moved.reshape(len(self.matrix), -1)
+        return product
+
+    @cached_property
+    def quadratic(self) -> Array:
+        """C_j = Pᵀ A_j P, (K, K, K)."""
+        size = self.evaluator.injection.shape[1]
+        product = self.evaluator.injection.T @ self.mixed
+        return np.ascontiguousarray(product.reshape(size, size, size).transpose(1, 0, 2))
+
+    def map(self, inputs: Array) -> AmplitudeMap:
+        """The map of samples (B, D); zero vectors must have been refused before."""
+        return AmplitudeMap(self, np.ascontiguousarray(inputs, dtype=self.columns.dtype))
+
+
+class AmplitudeMap:
+    """The equilibrium map of one minibatch."""
+
+    def __init__(self, bound: BoundAmplitude, inputs: Array) -> None:
+        self.bound, self.inputs = bound, inputs
+        self.batch = len(inputs)
+        self.num_states = bound.evaluator.injection.shape[1]
+
+    @cached_property
+    def encoded(self) -> Array:
+        """V x, planar (2, 2**n, B)."""
+        product = self.bound.matrix @ self.inputs.T
+        return product.reshape(2, -1, self.batch)
+
+    @cached_property
+    def norm(self) -> Array:
+        """xᵀx (B,)."""
+        return np.einsum("bd,bd->b", self.inputs, self.inputs)
+
+    @cached_property
+    def overlap(self) -> Array:
+        """xᵀP (B, K)."""
+        product: Array = self.inputs @ self.bound.evaluator.injection
+        return product
+
+    @cached_property
+    def quadratic(self) -> RationalQuadratic:
+        """m as a ratio of quadratics in q."""
+        size = self.num_states
+        linear = (self.inputs @ self.bound.mixed).reshape(self.batch, size, size)
+        linear *= 2
+        return RationalQuadratic(
+            np.ascontiguousarray(self.bound.evaluator.states.expectations(self.encoded).T),
+            linear,
+            self.bound.quadratic,
+            self.norm,
+            2 * self.overlap,
+            self.bound.evaluator.gram,
+        )
+
+    def values(self, state: Array, rows: Array) -> Evaluation:
+        """m at `state` (b, K) for the samples `rows`."""
+        return Evaluation(self.quadratic.linearize(state, rows)[0])
+
+    def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
+        """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""
+        values, jacobian = self.quadratic.linearize(state, rows)
+        return Evaluation(values), jacobian
+
+    def at(self, state: Array) -> AmplitudePoint:
+        """The whole minibatch at `state` (B, K)."""
+        return AmplitudePoint(self, state)
+
+    def pull_back(self, terms: Sequence[Cotangent]) -> Array:
+        """∂L/∂θ of the sum of the terms; see the module's formula."""
+        columns, injected = self._output_cotangents(terms)
+        flat = columns.reshape(-1, self.batch)
+        total = flat @ self.inputs
+        if injected is not None:
+            total += injected @ self.bound.evaluator.injection.T
+        for term in terms:
+            if term.directions is not None:
+                total += self._direction_cotangents(term)
+        total = total.reshape(2, -1, self.inputs.shape[1])
+        return self.bound.program.pull_back(self.bound.columns.copy(), total)
+
+    def _output_cotangents(self, terms: Sequence[Cotangent]) -> tuple[Array, Array | None]:
+        """Σ Λ_b of all terms, and Σ_b Λ_b q_bᵀ (None where every state is zero)."""
+        columns: Array | None = None
+        injected: Array | None = None
+        for term in terms:
+            point: AmplitudePoint = term.point  # type: ignore[assignment]
+            one = point.output_cotangent(term)
+            columns = one if columns is None else columns + one
+            if point.state.any():
+                product = one.reshape(-1, self.batch) @ point.state
+                injected = product if injected is None else injected + product
+        assert columns is not None
+        return columns, injected
+
+    def _direction_cotangents(self, term: Cotangent) -> Array:
+        """Σ_br y_br T_brᵀ / d_b, the part of Λ in which the direction, not the input, meets dV."""
+        point: AmplitudePoint = term.point  # type: ignore[assignment]
+        assert term.directions is not None
+        assert term.slopes is not None
+        total = np.zeros_like(self.bound.matrix)
+        for r in range(term.directions.shape[1]):
+            weights = (term.slopes[:, :, r] / point.norm[:, None]).T
+            columns = self.bound.evaluator.states.weighted(point.columns, weights)
+            directions = np.broadcast_to(term.directions[:, r], self.inputs.shape)
+            total += columns.reshape(-1, self.batch) @ directions
+        return total
+
+
+class AmplitudePoint:
+    """An `AmplitudeMap` at one state."""
+
+    def __init__(self, source: AmplitudeMap, state: Array) -> None:
+        self._source = source
+        self._evaluator = source.bound.evaluator
+        self.state = np.ascontiguousarray(state, dtype=source.inputs.dtype)
+        self._moved = bool(self.state.any())
+
+    @cached_property
+    def inputs(self) -> Array:
+        """u = x + P q (B, D)."""
+        if not self._moved:
+            return self._source.inputs
+        moved: Array = self._source.inputs + self.state @ self._evaluator.injection.T
+        return moved
+
+    @cached_property
+    def columns(self) -> Array:
+        """φ = V u, planar (2, 2**n, B)."""
+        if not self._moved:
+            return self._source.encoded
+        moved = self._source.bound.injected.reshape(-1, self._source.num_states) @ self.state.T
+        moved += self._source.encoded.reshape(moved.shape)
+        return moved.reshape(2, -1, self._source.batch)
+
+    @cached_property
+    def norm(self) -> Array:
+        """uᵀu (B,)."""
+        if not self._moved:
+            return self._source.norm
+        cross = 2 * self._source.overlap + self.state @ self._evaluator.gram
+        return self._source.norm + np.einsum("bk,bk->b", cross, self.state)
+
+    @cached_property
+    def values(self) -> Array:
+        """m (B, K)."""
+        return np.ascontiguousarray((self._evaluator.states.expectations(self.columns) / self.norm).T)
+
+    @cached_property
+    def features(self) -> Array:
+        """h (B, F)."""
+        return np.ascontiguousarray((self._evaluator.readouts.expectations(self.columns) / self.norm).T)
+
+    @cached_property
+    def jacobian(self) -> Array:
+        """∂m/∂q (B, K, K)."""
+        return self._source.quadratic.linearize(self.state, np.arange(self._source.batch))[1]
+
+    @cached_property
+    def input_jacobian(self) -> Array:
+        """∂m/∂u = 2 (A_j u - m_j u) / d, (B, K, D)."""
+        states, matrix = self._evaluator.states, self._source.bound.matrix
+        unit = np.eye(self._source.num_states, dtype=self.state.dtype)
+        rows = []
+        for j in range(self._source.num_states):
+            moved = states.weighted(self.columns, np.repeat(unit[:, j : j + 1], self._source.batch, axis=1))
+            rows.append(moved.reshape(len(matrix), -1).T @ matrix)
+        slopes = np.stack(rows, axis=1) - self.values[:, :, None] * self.inputs[:, None, :]
+        slopes *= (2 / self.norm)[:, None, None]
+        return slopes
+
+    def pull_features(self, cotangent: Array) -> Array:
+        """(∂h/∂q)ᵀ cotangent = 2 (Re w† y - (Σ_f c_f h_f) uᵀP) / d, (B, F) -> (B, K)."""
+        moved = self._pulled(cotangent).reshape(len(self._source.bound.matrix), -1)
+        product = moved.T @ self._source.bound.injected.reshape(len(moved), -1)
+        scale = np.einsum("bf,bf->b", cotangent, self.features) / self.norm
+        overlap = self._source.overlap
+        if self._moved:
+            overlap = overlap + self.state @ self._evaluator.gram
+        product -= scale[:, None] * overlap
+        product *= 2
+        return product
+
+    def _pulled(self, cotangent: Array) -> Array:
+        """Σ_f c_f M_f φ / d; kept, because the weight gradient asks for it again."""
+        cached = getattr(self, "_pulled_features", None)
+        if cached is None or cached[0] is not cotangent:
+            weights = np.ascontiguousarray((cotangent / self.norm[:, None]).T)
+            cached = (cotangent, self._evaluator.readouts.weighted(self.columns, weights))
+            self._pulled_features = cached
+        columns: Array = cached[1]
+        return columns
+
+    def output_cotangent(self, term: Cotangent) -> Array:
+        """The columns Λ_b that multiply u_bᵀ, planar (2, 2**n, B)."""
+        columns: Array | None = None
+        values = term.values
+        if term.directions is not None:
+            assert term.slopes is not None
+            overlap = np.einsum("bd,brd->br", self.inputs, np.broadcast_to(
+                term.directions, (self._source.batch, *term.directions.shape[1:])))  # fmt: skip
+            shift = -2 * np.einsum("bjr,br->bj", term.slopes, overlap) / self.norm[:, None]
+            values = shift if values is None else values + shift
+        if values is not None:
+            weights = np.ascontiguousarray((values / self.norm[:, None]).T)
+            columns = self._evaluator.states.weighted(self.columns, weights)
+        if term.features is not None:
+            pulled = self._pulled(term.features)
+            columns = pulled if columns is None else columns + pulled
+        if term.directions is not None:
+            assert term.slopes is not None
+            assert columns is not None
+            for r in range(term.directions.shape[1]):
+                turned = self._source.bound.matrix @ np.broadcast_to(
+                    term.directions[:, r], self.inputs.shape
+                ).T
+                weights = (term.slopes[:, :, r] / self.norm[:, None]).T
+                columns = columns + self._evaluator.states.weighted(turned.reshape(columns.shape), weights)
+        if columns is None:
+            columns = np.zeros_like(self.columns)
+        return columns

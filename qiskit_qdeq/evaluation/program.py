@@ -1,0 +1,262 @@
+"""A Qiskit circuit compiled to fused one- and two-qubit blocks that are swept over many state columns at once.
+
+Every gate is a constant matrix or exp(-i β G / 2) with G³ = G and an angle β that is a function of the parameters;
+neighbouring gates on the same pair of qubits become one block. See `kernels` for the sweeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit, transpile
+from qiskit.circuit import Instruction, Parameter, ParameterExpression
+from qiskit.quantum_info import Operator, Pauli
+from qiskit.transpiler.exceptions import TranspilerError
+
+from qiskit_qdeq.evaluation import kernels
+from qiskit_qdeq.evaluation.expressions import AngleMap
+from qiskit_qdeq.evaluation.threads import run_parts, split_columns
+from qiskit_qdeq.exceptions import InputError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_ONE = np.diag([0.0, 1.0]).astype(complex)
+
+
+def _pauli(label: str) -> Array:
+    matrix: Array = Pauli(label).to_matrix()
+    return matrix
+
+
+# name -> (generator on the gate's qubits in Qiskit's order, factor β / angle). Global phases drop out of expectation values.
+_GENERATORS: dict[str, tuple[Array, float]] = {
+    "rx": (_pauli("X"), 1.0),
+    "ry": (_pauli("Y"), 1.0),
+    "rz": (_pauli("Z"), 1.0),
+    "p": (_pauli("Z"), 1.0),
+    "u1": (_pauli("Z"), 1.0),
+    "rxx": (_pauli("XX"), 1.0),
+    "ryy": (_pauli("YY"), 1.0),
+    "rzz": (_pauli("ZZ"), 1.0),
+    "rzx": (_pauli("XZ"), 1.0),
+    "crx": (np.kron(_pauli("X"), _ONE), 1.0),
+    "cry": (np.kron(_pauli("Y"), _ONE), 1.0),
+    "crz": (np.kron(_pauli("Z"), _ONE), 1.0),
+    "cp": (np.kron(_ONE, _ONE), -2.0),
+    "cu1": (np.kron(_ONE, _ONE), -2.0),
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One primitive gate: qubits, generator matrix with its angle, or a constant matrix (`angle` is None)."""
+
+    qubits: tuple[int, ...]
+    matrix: Array
+    angle: float | ParameterExpression | None = None
+
+
+def primitive_gates(circuit: QuantumCircuit) -> list[Gate]:
+    """The circuit as primitive gates, definitions unrolled.
+
+    Raises:
+        InputError: for instructions that are not unitary gates, or that cannot be unrolled to one and two qubits.
+    """
+    gates: list[Gate] = []
+    index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
+    for item in circuit.data:
+        _append(gates, item.operation, tuple(index[q] for q in item.qubits))
+    return gates
+
+
+def _append(gates: list[Gate], operation: Instruction, qubits: tuple[int, ...]) -> None:
+    name = operation.name
+    if name in {"barrier", "delay", "id"}:
+        return
+    if name in {"measure", "reset", "initialize"} or hasattr(operation, "blocks"):
+        raise InputError(f"circuit holds {name!r}: only unitary gates have an expectation-value gradient")
+    free = [p for p in operation.params if isinstance(p, ParameterExpression) and p.parameters]
+    if not free and len(qubits) <= 2:
+        gates.append(Gate(qubits, np.asarray(Operator(operation).data, dtype=complex)))
+        return
+    if name in _GENERATORS:
+        generator, factor = _GENERATORS[name]
+        gates.append(Gate(qubits, generator, operation.params[0] * factor))
+        return
+    definition = operation.definition or _translate(operation)
+    inner = {qubit: i for i, qubit in enumerate(definition.qubits)}
+    for item in definition.data:
+        _append(gates, item.operation, tuple(qubits[inner[q]] for q in item.qubits))
+
+
+def _translate(operation: Instruction) -> QuantumCircuit:
+    """A standard gate without a definition (`u`, for one), by Qiskit's equivalence library."""
+    single = QuantumCircuit(operation.num_qubits)
+    single.append(operation, range(operation.num_qubits))
+    try:
+        return transpile(single, basis_gates=["rx", "ry", "rz", "cx"], optimization_level=0)
+    except TranspilerError:
+        raise InputError(
+            f"gate {operation.name!r} on {operation.num_qubits} qubits has no definition to unroll it with"
+        ) from None
+
+
+class GateTable:
+    """Distinct gate matrices, each once: `kinds[k]` >= 0 numbers a generator, < 0 the constant -1 - kinds[k]."""
+
+    def __init__(self, gates: Sequence[tuple[tuple[int, ...], Gate]]) -> None:
+        generators: list[Array] = []
+        constants: list[Array] = []
+        seen: dict[tuple[bytes, bool], int] = {}
+        self.kinds = np.empty(len(gates), dtype=np.int64)
+        for k, (pair, gate) in enumerate(gates):
+            matrix = _embed(gate, pair)
+            pool = constants if gate.angle is None else generators
+            key = (matrix.tobytes(), gate.angle is None)
+            if key not in seen:
+                seen[key] = len(pool)
+                pool.append(matrix)
+            self.kinds[k] = -1 - seen[key] if gate.angle is None else seen[key]
+        self.constants = np.array(constants or [np.eye(4)], dtype=complex)
+        self.generators = np.array(generators or [np.zeros((4, 4))], dtype=complex)
+        self.projectors = self.generators @ self.generators
+
+
+class GateProgram:
+    """U(θ) as a sweep of fused blocks over state columns, with the gradient of all parameters in one backward sweep.
+
+    Args:
+        circuit: unitary circuit; its free parameters must all be in `parameters`.
+        parameters: θ in the order of the arrays given later.
+        dtype: float64 (default) or float32, the precision of the columns; block matrices are always built in double.
+
+    Raises:
+        InputError: see `primitive_gates` and `AngleMap`.
+    """
+
+    def __init__(
+        self, circuit: QuantumCircuit, parameters: Sequence[Parameter], dtype: Any = np.float64
+    ) -> None:
+        self.num_qubits = circuit.num_qubits
+        self.dim = 2**circuit.num_qubits
+        self.dtype = np.dtype(dtype)
+        blocks = _fuse(primitive_gates(circuit))
+        gates = [(pair, gate) for pair, members in blocks for gate in members]
+        self._starts = np.cumsum([0] + [len(members) for _, members in blocks]).astype(np.int64)
+        self._qubits = np.array([(*pair, -1)[:2] for pair, _ in blocks], dtype=np.int64).reshape(-1, 2)
+        free = [(i, gate) for i, (_, gate) in enumerate(gates) if gate.angle is not None]
+        self.angle_map = AngleMap([gate.angle for _, gate in free if gate.angle is not None], parameters)
+        self._slots = np.array([i for i, _ in free], dtype=np.int64)
+        self._table = GateTable(gates)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks swept per pass, after fusion."""
+        return len(self._qubits)
+
+    def bind(self, weights: Array) -> BoundProgram:
+        """The program at parameters θ (p,)."""
+        angles = np.zeros(len(self._table.kinds))
+        angles[self._slots] = self.angle_map(weights)
+        blocks = np.empty((self.num_blocks, 4, 4, 2))
+        prefixes = np.empty((len(self._table.kinds), 4, 4), dtype=complex)
+        kernels.build_blocks(
+            self._starts,
+            self._table.kinds,
+            angles,
+            self._table.constants,
+            self._table.generators,
+            self._table.projectors,
+            blocks,
+            prefixes,
+        )
+        return BoundProgram(self, weights, angles, blocks.astype(self.dtype, copy=False), prefixes)
+
+
+class BoundProgram:
+    """A `GateProgram` at fixed weights: forward and backward sweeps over planar columns (2, 2**n, columns)."""
+
+    def __init__(
+        self, program: GateProgram, weights: Array, angles: Array, blocks: Array, prefixes: Array
+    ) -> None:
+        self._program, self._weights = program, weights
+        self._angles, self._blocks, self._prefixes = angles, blocks, prefixes
+
+    def apply(self, states: Array) -> Array:
+        """U(θ) times each column, in place; `states` (2, 2**n, C) is returned."""
+        work = [
+            (states, first, last, self._program._qubits, self._blocks)
+            for first, last in split_columns(*states.shape[1:])
+        ]
+        run_parts(kernels.sweep_forward, work)
+        return states
+
+    def pull_back(self, states: Array, cotangents: Array, want_input: bool = False) -> Array:
+        """Gradient (p,) of a scalar with differential 2 Re <cotangents, d states>; both arrays are overwritten.
+
+        `states` are columns after the program. With `want_input`, `cotangents` become those before the program.
+        """
+        program = self._program
+        ranges = split_columns(*states.shape[1:])
+        env = np.zeros((len(ranges), program.num_blocks, 4, 4, 2), dtype=program.dtype)
+        work = [
+            (states, cotangents, first, last, program._qubits, self._blocks, want_input, env[i])
+            for i, (first, last) in enumerate(ranges)
+        ]
+        run_parts(kernels.sweep_backward, work)
+        grad = np.empty(len(self._angles))
+        kernels.gate_gradients(
+            program._starts,
+            program._table.kinds,
+            self._angles,
+            program._table.constants,
+            program._table.generators,
+            program._table.projectors,
+            self._prefixes,
+            env.sum(axis=0) if len(ranges) > 1 else env[0],
+            grad,
+        )
+        return program.angle_map.pull_back(self._weights, grad[program._slots])
+
+
+def _fuse(gates: list[Gate]) -> list[tuple[tuple[int, ...], list[Gate]]]:
+    """Group gates into blocks on at most two qubits, keeping the order on every qubit."""
+    blocks: list[tuple[tuple[int, ...], list[Gate]]] = []
+    latest: dict[int, int] = {}
+    waiting: dict[int, list[Gate]] = {}
+    for gate in gates:
+        if len(gate.qubits) == 1:
+            (qubit,) = gate.qubits
+            if qubit in latest:
+                blocks[latest[qubit]][1].append(gate)
+            else:
+                waiting.setdefault(qubit, []).append(gate)
+            continue
+        first, second = gate.qubits
+        if first in latest and latest.get(second) == latest[first]:
+            blocks[latest[first]][1].append(gate)
+            continue
+        members = [*waiting.pop(first, []), *waiting.pop(second, []), gate]
+        latest[first] = latest[second] = len(blocks)
+        blocks.append(((min(gate.qubits), max(gate.qubits)), members))
+    blocks.extend(((qubit,), members) for qubit, members in waiting.items())
+    return blocks
+
+
+def _embed(gate: Gate, pair: tuple[int, ...]) -> Array:
+    """The gate's matrix on its block's qubits: local index bit(pair[0]) + 2 bit(pair[1]), in the leading corner."""
+    out = np.zeros((4, 4), dtype=complex)
+    if len(pair) == 1:
+        out[:2, :2] = gate.matrix
+    elif len(gate.qubits) == 1:
+        low = gate.qubits[0] == pair[0]
+        out[:] = np.kron(np.eye(2), gate.matrix) if low else np.kron(gate.matrix, np.eye(2))
+    elif gate.qubits == pair:
+        out[:] = gate.matrix
+    else:
+        swap = [0, 2, 1, 3]
+        out[:] = gate.matrix[np.ix_(swap, swap)]
+    return out

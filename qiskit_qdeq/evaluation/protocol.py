@@ -1,0 +1,122 @@
+"""What every evaluator of the model function offers to the layers above it, which know no circuits.
+
+For weights θ and a minibatch x an evaluator makes an `EquilibriumMap`: q -> m(x + P q; θ), its Jacobian, the readout
+features and the gradients of both. Shapes: B samples, K states, F readouts, D inputs, p weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an evaluation would cost or has cost: circuits executed, shots taken, jobs submitted."""
+
+    circuits: int = 0
+    shots: int = 0
+    jobs: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.circuits + other.circuits, self.shots + other.shots, self.jobs + other.jobs)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Expectation values, their standard errors (None: exact) and what they cost."""
+
+    values: Array
+    std_errors: Array | None = None
+    cost: Cost = Cost()
+
+
+@dataclass(frozen=True)
+class Cotangent:
+    """One summand of a scalar L whose weight gradient is wanted, at one point.
+
+    Attributes:
+        point: where the map was evaluated.
+        values: ∂L/∂m (B, K), or None.
+        features: ∂L/∂h (B, F), or None.
+        directions: T (B or 1, R, D) input directions, or None.
+        slopes: c (B, K, R): L contains Σ c_bjr (∂m_j/∂u · T_br); given together with `directions`.
+    """
+
+    point: EvaluationPoint
+    values: Array | None = None
+    features: Array | None = None
+    directions: Array | None = None
+    slopes: Array | None = None
+
+
+class EvaluationPoint(Protocol):
+    """The map of a whole minibatch at one state q (B, K); what was computed once is kept."""
+
+    state: Array
+
+    @property
+    def values(self) -> Array:
+        """m(x + P q) (B, K)."""
+
+    @property
+    def features(self) -> Array:
+        """h(x + P q) (B, F)."""
+
+    @property
+    def jacobian(self) -> Array:
+        """∂m/∂q (B, K, K)."""
+
+    @property
+    def input_jacobian(self) -> Array:
+        """∂m/∂u (B, K, D)."""
+
+    def pull_features(self, cotangent: Array) -> Array:
+        """(∂h/∂q)ᵀ cotangent: (B, F) -> (B, K)."""
+
+
+class EquilibriumMap(Protocol):
+    """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights."""
+
+    batch: int
+    num_states: int
+
+    def values(self, state: Array, rows: Array) -> Evaluation:
+        """m at `state` (b, K) for the samples `rows` (b,) of the minibatch."""
+
+    def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
+        """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""
+
+    def at(self, state: Array) -> EvaluationPoint:
+        """The whole minibatch at `state` (B, K)."""
+
+    def pull_back(self, terms: Sequence[Cotangent]) -> Array:
+        """∂L/∂θ (p,) of the sum of the terms, in one adjoint pass."""
+
+
+@runtime_checkable
+class ClosedFormMap(Protocol):
+    """An `EquilibriumMap` whose m is a known ratio of quadratics in q, so that solving it needs no circuit at all."""
+
+    @property
+    def quadratic(self) -> Any:
+        """The `RationalQuadratic` of the minibatch."""
+
+
+class BoundEvaluator(Protocol):
+    """An evaluator at fixed weights; what depends on θ alone is shared by all its maps."""
+
+    def map(self, inputs: Array) -> EquilibriumMap:
+        """The map of the samples `inputs` (B, D)."""
+
+
+class Evaluator(Protocol):
+    """Evaluates the model function of one circuit template and one injection."""
+
+    def bind(self, weights: Array) -> BoundEvaluator:
+        """Fix the circuit parameters θ (p,)."""

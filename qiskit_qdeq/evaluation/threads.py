@@ -1,0 +1,47 @@
+"""Which columns go to which thread, so that a result never depends on how many threads there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+#: Amplitudes below which starting a thread costs more than it saves.
+_SMALL = 1 << 14
+#: Parts are cut by size alone, never by the number of threads: partial sums are then added in one fixed order.
+_PARTS = 4
+
+
+def num_threads() -> int:
+    """Threads for the compiled sweeps: `OMP_NUM_THREADS` if set, else the processors this process may use."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, int(limit))) if limit.isdigit() and int(limit) > 0 else available
+
+
+def split_columns(dim: int, columns: int) -> list[tuple[int, int]]:
+    """Ranges of columns that make independent pieces of work."""
+    if dim * columns < _SMALL or columns < 2 * _PARTS:
+        return [(0, columns)]
+    edges = [round(part * columns / _PARTS) for part in range(_PARTS + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def run_parts(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> None:
+    """Call a function that releases the GIL once per tuple of arguments, in parallel where that pays."""
+    work = list(calls)
+    threads = num_threads()
+    if len(work) == 1 or threads == 1:
+        for arguments in work:
+            function(*arguments)
+        return
+    for future in [_pool(os.getpid(), threads).submit(function, *arguments) for arguments in work]:
+        future.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """One pool per process: keyed on the process id so that a forked child makes its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"qdeq-{process}")

@@ -1,0 +1,31 @@
+"""Every error and warning this package raises on purpose."""
+
+from __future__ import annotations
+
+
+class QDEQError(Exception):
+    """Base of all errors of qiskit-qdeq."""
+
+
+class InputError(QDEQError, ValueError):
+    """An argument or a data value that cannot be used; the message names it and says what to do."""
+
+
+class DataFileError(InputError):
+    """A data file that is missing, damaged or of another format; the message names the file and the byte."""
+
+
+class CheckpointError(QDEQError, RuntimeError):
+    """A checkpoint that is damaged, incomplete or of another configuration."""
+
+
+class ConvergenceError(QDEQError, RuntimeError):
+    """Raised on request (``on_failure="raise"``) when samples have no equilibrium to the tolerance."""
+
+
+class MissingExtraError(QDEQError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class ConvergenceWarning(UserWarning):
+    """Some samples did not reach the equilibrium tolerance; their results carry their status."""

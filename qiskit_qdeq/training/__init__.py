@@ -1,0 +1,1 @@
+"""Training: optimizers, rate schedules and checkpoints."""
