@@ -1,0 +1,96 @@
+"""What a solver returns: an equilibrium per sample, how good it is, and what it cost."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from qiskit_qdeq.evaluation.protocol import Cost
+from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_SENTENCES = (
+    "the residual is below the tolerance",
+    "the residual is still above the tolerance after the last allowed step",
+    "no shorter step along the Newton direction lowers the residual",
+    "the iterate or its residual is not finite",
+)
+
+
+class Status(IntEnum):
+    """Why a sample's solve ended; `str(status)` is a sentence."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    STALLED = 2
+    NOT_FINITE = 3
+
+    def __str__(self) -> str:
+        return f"{self.name.lower()}: {_SENTENCES[self.value]}"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Equilibria of a batch of B samples with K states.
+
+    Attributes:
+        state: best iterate found, q (B, K).
+        residual: ‖m(q) - q‖₂ at `state` (B,).
+        status: `Status` values (B,).
+        steps: solver steps taken (B,).
+        evaluations: evaluations of the map (B,).
+        trace: residual after every step (B, S + 1), NaN after a sample stopped.
+        cost: circuits, shots and jobs of the whole solve.
+        inverse: the quasi-Newton estimate of (J - 1)⁻¹ (B, K, K) where the solver keeps one (`shine` uses it).
+    """
+
+    state: Array
+    residual: Array
+    status: Array
+    steps: Array
+    evaluations: Array
+    trace: Array
+    cost: Cost = Cost()
+    inverse: Array | None = None
+
+    @property
+    def converged(self) -> Array:
+        """Which samples reached the tolerance (B,)."""
+        result: Array = self.status == Status.CONVERGED
+        return result
+
+    def check(self, on_failure: str) -> Solution:
+        """Raise, warn about, or accept samples that did not converge; returns itself.
+
+        Raises:
+            ConvergenceError: with `on_failure="raise"` if a sample did not converge.
+            InputError: for another word than "raise", "warn" or "accept".
+        """
+        if on_failure not in {"raise", "warn", "accept"}:
+            raise InputError(f"on_failure must be 'raise', 'warn' or 'accept', got {on_failure!r}")
+        failed = np.flatnonzero(~self.converged)
+        if len(failed) and on_failure != "accept":
+            worst = failed[np.argmax(np.nan_to_num(self.residual[failed], nan=np.inf))]
+            message = (
+                f"{len(failed)} of {len(self.status)} samples have no equilibrium to the tolerance, first sample "
+                f"{failed[0]}; worst sample {worst}: residual {self.residual[worst]:.3g}, "
+                f"{Status(int(self.status[worst]))}. Try solver 'newton', more steps, or a smaller state_scale."
+            )
+            if on_failure == "raise":
+                raise ConvergenceError(message)
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        return self
+
+    def __repr__(self) -> str:
+        if not len(self.status):
+            return "Solution(0 samples)"
+        return (
+            f"Solution({int(self.converged.sum())} of {len(self.status)} samples converged, "
+            f"residual median {np.median(self.residual):.1e} max {np.max(self.residual):.1e}, "
+            f"steps median {np.median(self.steps):.0f} max {np.max(self.steps)})"
+        )

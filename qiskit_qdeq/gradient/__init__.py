@@ -1,0 +1,9 @@
+"""Gradients: the implicit function theorem, explicit layers, and Jacobian regularization."""
+
+from __future__ import annotations
+
+from qiskit_qdeq.gradient.direct import DirectPass, direct_pass
+from qiskit_qdeq.gradient.implicit import BACKWARD_MODES, Backward, solve_adjoint
+from qiskit_qdeq.gradient.regularization import Regularization
+
+__all__ = ["BACKWARD_MODES", "Backward", "DirectPass", "Regularization", "direct_pass", "solve_adjoint"]
