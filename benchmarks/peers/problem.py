@@ -1,14 +1,21 @@
-"""The training step every peer has to compute, as plain NumPy data: q* = m(x + P q*), L = CE(W relu(P q*) + b, labels).
+"""The training step every peer computes, as plain NumPy data, and the worker loop in which a peer is timed.
 
-The circuits are those of the paper (arXiv:2410.23940); everything random comes from one fixed seed, so that all peers
-start from the same weights and see the same batch.
+The step is that of arXiv:2410.23940: q* = m(x + P q*; θ) from zero by good Broyden, one application of m with gradient,
+L = CE(W relu(P q*) + b, labels), y = Jᵀ y + dL/dq*, then Adam on (θ, W, b) with the gradient's norm clipped. Whatever is
+random comes from one fixed seed, so that all peers start from the same weights and see the same batch.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -17,6 +24,9 @@ MAX_STEPS = 10
 TOLERANCE = 1e-3
 LEARNING_RATE = 0.005
 CLIP_NORM = 0.25
+
+Step = Callable[[], tuple[float, float]]
+"""One training step; returns the loss and the mean relative residual of the solved batch."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +39,26 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """One rotation of the angle encoder by the sum of the features in ``features``."""
+
+    name: str
+    wire: int
+    features: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """Circuit, data and initial parameters of one setting.
 
-    ``rotations`` lists the angle encoder's gates as (name, wire, features summed into the angle), in order; it is empty for
-    the amplitude encoder. ``inputs`` is (B, D) float32, ``labels`` (B,), ``weights`` (p,), ``head_weight`` (C, D) and
-    ``head_bias`` (C,). Wire 0 is the most significant bit.
+    ``rotations`` is empty for the amplitude encoder. ``inputs`` is (B, D) float32, ``labels`` (B,), ``weights`` (p,),
+    ``head_weight`` (C, D), ``head_bias`` (C,). Wire 0 is the most significant bit.
     """
 
     encoding: str
     num_qubits: int
     gates: tuple[Gate, ...]
-    rotations: tuple[tuple[str, int, tuple[int, ...]], ...]
+    rotations: tuple[Rotation, ...]
     inputs: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
@@ -54,16 +72,28 @@ class Problem:
 
     @property
     def live_wires(self) -> tuple[int, ...]:
-        """Wires that the encoder can move out of |0> (RZ on |0> is only a phase)."""
+        """Wires that the encoder can move out of |0>; an RZ there is only a phase."""
         if self.encoding == "angle":
-            moved = {wire for name, wire, _ in self.rotations if name != "rz"}
-            return tuple(sorted(moved))
+            return tuple(sorted({rotation.wire for rotation in self.rotations if rotation.name != "rz"}))
         used = int(np.ceil(np.log2(self.num_features)))
         return tuple(range(self.num_qubits - used, self.num_qubits))
 
     def upsampling(self) -> np.ndarray:
         """P, (D, n): every q_j repeated n times."""
         return np.repeat(np.eye(self.num_qubits, dtype=np.float32), self.num_qubits, axis=0)
+
+    def rotation_angles(self, rotations: tuple[Rotation, ...]) -> np.ndarray:
+        """F, (R, D): the angles of ``rotations`` are F u."""
+        rows = np.zeros((len(rotations), self.num_features), dtype=np.float32)
+        for row, rotation in zip(rows, rotations, strict=True):
+            row[list(rotation.features)] = 1
+        return rows
+
+    def signs(self) -> np.ndarray:
+        """Diagonals of Z_0 .. Z_{n-1}, (n, 2^n)."""
+        n = self.num_qubits
+        bits = np.arange(2**n) >> np.arange(n - 1, -1, -1)[:, None]
+        return (1.0 - 2.0 * (bits & 1)).astype(np.float32)
 
 
 def make_problem(setting: str, batch: int, seed: int = 0) -> Problem:
@@ -74,7 +104,6 @@ def make_problem(setting: str, batch: int, seed: int = 0) -> Problem:
     n = int(size)
     classes = 4 if n == 4 else 10
     gates = read_gates(n)
-    num_weights = sum(gate.weight is not None for gate in gates)
     rng = np.random.default_rng(seed)
     bound = 1.0 / n
     return Problem(
@@ -84,7 +113,7 @@ def make_problem(setting: str, batch: int, seed: int = 0) -> Problem:
         rotations=angle_rotations(n) if encoding == "angle" else (),
         inputs=rng.normal(size=(batch, n * n)).astype(np.float32),
         labels=rng.integers(classes, size=batch),
-        weights=rng.uniform(-np.pi, np.pi, num_weights).astype(np.float32),
+        weights=rng.uniform(-np.pi, np.pi, sum(g.weight is not None for g in gates)).astype(np.float32),
         head_weight=rng.uniform(-bound, bound, (classes, n * n)).astype(np.float32),
         head_bias=rng.uniform(-bound, bound, classes).astype(np.float32),
     )
@@ -103,10 +132,52 @@ def read_gates(num_qubits: int) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
-def angle_rotations(num_qubits: int) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
-    """Lay out the paper's angle encoder; successive rotations about one axis are written as one."""
+def angle_rotations(num_qubits: int) -> tuple[Rotation, ...]:
+    """Lay out the paper's angle encoder, successive rotations of a wire about one axis as one rotation."""
     if num_qubits == 4:
-        layers = ("ry", "rz", "rx", "ry")
-        return tuple((name, wire, (4 * layer + wire,)) for layer, name in enumerate(layers) for wire in range(4))
+        layers = enumerate(("ry", "rz", "rx", "ry"))
+        return tuple(Rotation(name, wire, (4 * k + wire,)) for k, name in layers for wire in range(4))
     axes = ("ry", "rx", "rz")
-    return tuple((axes[w % 3], w, tuple(range(10 * w, 10 * w + 10))) for w in range(num_qubits))
+    return tuple(Rotation(axes[w % 3], w, tuple(range(10 * w, 10 * w + 10))) for w in range(num_qubits))
+
+
+def serve(make_step: Callable[[Problem, int], Step], started: float) -> None:
+    """Be a worker of ``run.py``: build the step, then time as many steps as each line of standard input asks for.
+
+    Standard output carries one JSON line per answer: first the initial loss and residual with the seconds spent, then
+    lists of milliseconds. Whatever the libraries print goes to standard error.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    options = argparse.ArgumentParser()
+    options.add_argument("--setting", required=True, choices=SETTINGS)
+    options.add_argument("--batch", required=True, type=int)
+    options.add_argument("--threads", required=True, type=int)
+    chosen = options.parse_args()
+    imported = time.perf_counter()
+    step = make_step(make_problem(chosen.setting, chosen.batch), chosen.threads)
+    loss, residual = step()
+    answer(
+        answers,
+        {
+            "loss": loss,
+            "residual": residual,
+            "import_s": imported - started,
+            "first_step_s": time.perf_counter() - imported,
+        },
+    )
+    for line in sys.stdin:
+        answer(answers, [milliseconds(step) for _ in range(int(line))])
+
+
+def milliseconds(step: Step) -> float:
+    """Time one step."""
+    begin = time.perf_counter()
+    step()
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def answer(stream: TextIO, value: object) -> None:
+    """Write one line of JSON."""
+    stream.write(json.dumps(value) + "\n")
+    stream.flush()

@@ -1,13 +1,22 @@
-"""TensorCircuit-NG + JAX: the step with everything the batch shares computed once, jitted into one XLA program.
+"""TensorCircuit-NG + JAX: one jitted step in which everything that the batch shares is computed once.
 
-TensorCircuit contracts V(θ), the columns of U(θ) that the encoder can reach, as one tensor network. The state observables
-A_j = Re(V† Z_j V) then give m_j(u) in closed form: u'A_j u / u'u for amplitude encoding, which along u = x + P q is a ratio
-of two quadratics in q; and a polynomial in the wires' Bloch vectors, m_j = Σ_s c_js Π_w r_w,s(u), for angle encoding.
+TensorCircuit contracts V(θ), the columns of U(θ) that the encoder can reach, as one tensor network. With it the model
+function is a closed form, so that a solver step runs no circuit:
+
+    amplitude   m_j(q) = (a_j + B_j q + qᵀ C_j q) / ‖x + P q‖²,     a_j, B_j, C_j from V x and V P
+    angle       m_j(q) = Σ_st c_jst r_s(q) r_t(q),                  c_j: Pauli coefficients of V† Z_j V, r: Bloch products
+
+Arrays put the batch last, which is what XLA vectorizes over.
 """
 
 from __future__ import annotations
 
+import time
+
+STARTED = time.perf_counter()
+
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
@@ -18,34 +27,46 @@ import opt_einsum
 import optax
 import tensorcircuit as tc
 import tensornetwork as tn
-from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Problem
+from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Problem, Rotation, Step, serve
 
 Array = Any
-Values = Callable[[Any, Array], Array]
+Tree = Any
 
 
-def make_step(problem: Problem, threads: int) -> Callable[[], tuple[float, float]]:
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Closed form of m: ``prepare(V, x)`` gives what the solver needs, ``apply(V, shared, q, x)`` is differentiable in V."""
+
+    states: int
+    prepare: Callable[[Array, Array], Tree]
+    values: Callable[[Tree, Array], Array]
+    jacobian: Callable[[Tree, Array], Array]
+    apply: Callable[[Array, Tree, Array, Array], Array]
+
+
+def make_step(problem: Problem, threads: int) -> Step:
+    """Compile the step; XLA takes its number of threads from the environment, which ``run.py`` sets."""
     tc.set_backend("jax")
     tc.set_dtype("complex64")
-    tc.set_contractor("custom", optimizer=opt_einsum.RandomGreedy(max_repeats=64, max_time=60))
-    prepare, values = (amplitude_model if problem.encoding == "amplitude" else angle_model)(problem)
-    upsampling = problem.upsampling()
+    tc.set_contractor("custom", optimizer=opt_einsum.RandomGreedy(max_repeats=64))
+    model = amplitude_model(problem) if problem.encoding == "amplitude" else angle_model(problem)
+    repeats = problem.num_qubits
 
     def loss_of(params: dict[str, Array], inputs: Array, labels: Array) -> tuple[Array, Array]:
-        shared = prepare(params["weights"], inputs)
-        state, residual = equilibrium(values, shared, jnp.zeros((len(inputs), problem.num_qubits)))
-        features = jax.nn.relu(state @ upsampling.T)
-        logits = features @ params["head_weight"].T + params["head_bias"]
+        columns = reachable_columns(problem, params["weights"])
+        state, residual = equilibrium(model, columns, inputs)
+        head = params["head_weight"].reshape(-1, problem.num_qubits, repeats).sum(2)
+        logits = jax.nn.relu(state).T @ head.T + params["head_bias"]
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), residual
 
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adam(LEARNING_RATE))
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def update(params: Any, moments: Any, inputs: Array, labels: Array) -> tuple[Any, Any, Array, Array]:
+    def update(params: Tree, moments: Tree, inputs: Array, labels: Array) -> tuple[Tree, Tree, Array]:
         (loss, residual), grads = jax.value_and_grad(loss_of, has_aux=True)(params, inputs, labels)
         changes, moments = optimizer.update(grads, moments)
-        return optax.apply_updates(params, changes), moments, loss, residual
+        return optax.apply_updates(params, changes), moments, jnp.stack([loss, residual])
 
     params = {name: jnp.array(getattr(problem, name)) for name in ("weights", "head_weight", "head_bias")}
     moments = optimizer.init(params)
@@ -53,7 +74,8 @@ def make_step(problem: Problem, threads: int) -> Callable[[], tuple[float, float
 
     def step() -> tuple[float, float]:
         nonlocal params, moments
-        params, moments, loss, residual = update(params, moments, inputs, labels)
+        params, moments, report = update(params, moments, inputs, labels)
+        loss, residual = np.asarray(report)
         return float(loss), float(residual)
 
     return step
@@ -62,17 +84,13 @@ def make_step(problem: Problem, threads: int) -> Callable[[], tuple[float, float
 def reachable_columns(problem: Problem, weights: Array) -> Array:
     """Contract V(θ), (2^n, 2^live), from identity legs on the live wires and |0> on the others."""
     n, live = problem.num_qubits, problem.live_wires
-    legs: list[Any] = [None] * (n + len(live))
-    for wire in range(n):
-        if wire in live:
-            node = tn.Node(np.eye(2, dtype=np.complex64))
-            legs[wire], legs[n + live.index(wire)] = node[0], node[1]
-        else:
-            legs[wire] = tn.Node(np.array([1, 0], dtype=np.complex64))[0]
+    legs: list[Any] = [tn.Node(np.array([1, 0], dtype=np.complex64))[0] for _ in range(n + len(live))]
+    for column, wire in enumerate(live):
+        identity = tn.Node(np.eye(2, dtype=np.complex64))
+        legs[wire], legs[n + column] = identity[0], identity[1]
     circuit = tc.Circuit(n + len(live), mps_inputs=tc.QuVector(legs))
-    for name, wire, _ in problem.rotations:
-        if name == "rx" and len(problem.rotations) == n:
-            circuit.sd(wire)
+    for wire in turned_wires(problem):
+        circuit.sd(wire)
     for gate in problem.gates:
         if gate.name == "sx":
             circuit.rx(*gate.wires, theta=np.pi / 2)
@@ -83,156 +101,219 @@ def reachable_columns(problem: Problem, weights: Array) -> Array:
     return circuit.state().reshape(2**n, 2 ** len(live))
 
 
-def split_gram(columns: Array, num_qubits: int, complex_valued: bool) -> Array:
-    """A_j = V† Z_j V, (n, d, d), summing one half of the bits before the signs of the other half are applied."""
-    half = num_qubits // 2
-    signs = bit_signs(half)
-    if complex_valued:
-        v = columns.reshape(2**half, 2**half, -1)
-        left = jnp.einsum("lra,lrb->lab", v.conj(), v)
-        right = jnp.einsum("lra,lrb->rab", v.conj(), v)
-    else:
-        v = jnp.stack([columns.real, columns.imag]).reshape(2, 2**half, 2**half, -1)
-        left = jnp.einsum("clra,clrb->lab", v, v)
-        right = jnp.einsum("clra,clrb->rab", v, v)
-    return jnp.concatenate([jnp.einsum("jl,lab->jab", signs, left), jnp.einsum("jl,lab->jab", signs, right)])
+def turned_wires(problem: Problem) -> list[int]:
+    """Wires whose only rotation is RX: RX(t)|0> = S† RY(t)|0>, so an S† makes the encoder's states real."""
+    if len(problem.rotations) != problem.num_qubits:
+        return []
+    return [rotation.wire for rotation in problem.rotations if rotation.name == "rx"]
 
 
-def bit_signs(num_qubits: int) -> np.ndarray:
-    """Diagonals of Z_0 .. Z_{n-1}, (n, 2^n)."""
-    bits = np.arange(2**num_qubits) >> np.arange(num_qubits - 1, -1, -1)[:, None]
-    return (1.0 - 2.0 * (bits & 1)).astype(np.float32)
+def amplitude_model(problem: Problem) -> Model:
+    n, p = problem.num_qubits, problem.upsampling()
+    signs = np.tile(problem.signs(), 2)
 
+    def real_columns(columns: Array) -> Array:
+        return jnp.concatenate([columns.real, columns.imag])[:, : problem.num_features]
 
-def amplitude_model(problem: Problem) -> tuple[Callable[[Array, Array], Any], Values]:
-    n, width, p = problem.num_qubits, problem.num_features, problem.upsampling()
-
-    def prepare(weights: Array, x: Array) -> Any:
-        columns = reachable_columns(problem, weights)[:, :width]
-        a = split_gram(columns, n, complex_valued=False)
-        ap = jnp.einsum("jde,ek->djk", a, p)
+    def prepare(columns: Array, x: Array) -> Tree:
+        v = real_columns(columns)
+        psi, w = v @ x.T, v @ p
+        signed = (signs.T[:, :, None] * w[:, None]).reshape(-1, n * n)
+        ap = (v.T @ signed).T
         return {
-            "constant": jnp.einsum("bje,be->bj", jnp.einsum("bd,jde->bje", x, a), x),
-            "linear": 2 * jnp.einsum("bd,djk->bjk", x, ap),
-            "quadratic": jnp.einsum("dl,djk->jkl", p, ap),
-            "norm": (x * x).sum(1),
-            "cross": 2 * x @ p,
+            "psi": psi,
+            "w": w,
+            "a": signs @ psi**2,
+            "b": 2 * (ap @ x.T).reshape(n, n, -1),
+            "c": (ap @ p).reshape(n * n, n),
+            "xx": (x * x).sum(1),
+            "xp": p.T @ x.T,
         }
 
-    def values(c: Any, q: Array) -> Array:
-        numerator = c["constant"] + jnp.einsum("bjk,bk->bj", c["linear"], q)
-        numerator += jnp.einsum("bjk,bk->bj", jnp.einsum("jkl,bl->bjk", c["quadratic"], q), q)
-        return numerator / (c["norm"] + (c["cross"] * q).sum(1) + n * (q * q).sum(1))[:, None]
+    def parts(s: Tree, q: Array) -> tuple[Array, Array, Array]:
+        cq = (s["c"] @ q).reshape(n, n, -1)
+        d = s["xx"] + ((2 * s["xp"] + n * q) * q).sum(0)
+        return (s["a"] + ((s["b"] + cq) * q).sum(1)) / d, cq, d
 
-    return prepare, values
+    def jacobian(s: Tree, q: Array) -> Array:
+        m, cq, d = parts(s, q)
+        return (s["b"] + 2 * cq - 2 * m[:, None] * (s["xp"] + n * q)) / d
+
+    def apply(columns: Array, s: Tree, q: Array, x: Array) -> Array:
+        u = x + (p @ q).T
+        psi = shortcut(real_columns(columns), u, s["psi"] + s["w"] @ q)
+        return (signs @ psi**2) / (u * u).sum(1)
+
+    return Model(n, prepare, lambda s, q: parts(s, q)[0], jacobian, apply)
 
 
-def angle_model(problem: Problem) -> tuple[Callable[[Array, Array], Any], Values]:
+@jax.custom_vjp
+def shortcut(v: Array, u: Array, product: Array) -> Array:
+    """V uᵀ where the product is already known: only its derivative with respect to V is wanted."""
+    return product
+
+
+shortcut.defvjp(lambda v, u, product: (product, u), lambda u, g: (g @ u, jnp.zeros_like(u), jnp.zeros_like(g)))
+
+
+def angle_model(problem: Problem) -> Model:
     n, live, p = problem.num_qubits, problem.live_wires, problem.upsampling()
-    single = len(problem.rotations) == n
-    paulis = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
-    paulis = paulis[[0, 1, 3]].real if single else paulis
-    half = len(live) // 2
-    kron = lambda count: reduce(
-        lambda s, t: np.einsum("sab,tcd->stacbd", s, t).reshape(len(s) * len(t), *(2 * s.shape[1],) * 2),
-        [paulis / 2] * count,
-    ).astype(np.float32 if single else np.complex64)
-    left, right = kron(half), kron(len(live) - half)
+    split = len(live) // 2
+    layers = encoder_layers(problem)
+    real = len(layers) == 1
+    left, right = pauli_products(split, real), pauli_products(len(live) - split, real)
 
-    def prepare(weights: Array, x: Array) -> Any:
-        a = split_gram(reachable_columns(problem, weights), n, complex_valued=not single)
-        a = a.reshape(n, left.shape[1], right.shape[1], left.shape[1], right.shape[1])
-        coefs = jnp.einsum("jlrmq,tqr->jlmt", a, right)
-        coefs = jnp.einsum("jlmt,sml->sjt", coefs, left).real
-        return coefs, x
+    def coefficients(columns: Array) -> Array:
+        dims = (left.shape[1], right.shape[1])
+        a = observables(columns, n, real).reshape(n, *dims, *dims)
+        return jnp.einsum("jlmt,sml->jst", jnp.einsum("jlrmq,tqr->jlmt", a, right), left).real
 
-    def bloch(u: Array) -> dict[int, list[Array]]:
-        one = jnp.ones(len(u))
-        if single:
-            angle = {w: u[:, list(f)].sum(1) for name, w, f in problem.rotations if w in live}
-            return {w: [one, jnp.sin(t), jnp.cos(t)] for w, t in angle.items()}
-        vectors = {w: [one, 0 * one, 0 * one, one] for w in live}
-        for name, w, f in problem.rotations:
-            t = u[:, list(f)].sum(1)
-            vectors[w] = rotate(name, vectors[w], jnp.cos(t), jnp.sin(t))
-        return vectors
+    def prepare(columns: Array, x: Array) -> Tree:
+        return coefficients(columns), [(f @ x.T, f @ p) for _, f in layers]
 
-    def product(parts: list[list[Array]]) -> Array:
-        return reduce(lambda s, t: (s[:, :, None] * t[:, None]).reshape(len(s), -1), [jnp.stack(v, 1) for v in parts])
+    def bloch(angles: list[tuple[Array, Array]], q: Array) -> tuple[Array, Array]:
+        turns = [offset + slope @ q for offset, slope in angles]
+        r = (jnp.zeros_like(turns[0]), jnp.zeros_like(turns[0]), jnp.ones_like(turns[0]))
+        for (name, _), t in zip(layers, turns, strict=True):
+            r = rotate(name, r, jnp.cos(t), jnp.sin(t))
+        wires = jnp.stack([jnp.ones_like(r[0]), *((r[0], r[2]) if real else r)], axis=1)
+        return outer(wires[:split]), outer(wires[split:])
 
-    def values(shared: Any, q: Array) -> Array:
-        coefs, x = shared
-        vectors = bloch(x + q @ p.T)
-        s = product([vectors[w] for w in live[:half]])
-        t = product([vectors[w] for w in live[half:]])
-        return jnp.einsum("bjt,bt->bj", jnp.einsum("bs,sjt->bjt", s, coefs), t)
+    def values(shared: Tree, q: Array) -> Array:
+        c, angles = shared
+        s, t = bloch(angles, q)
+        return ((c.reshape(-1, len(t)) @ t).reshape(n, len(s), -1) * s).sum(1)
 
-    return prepare, values
+    def jacobian(shared: Tree, q: Array) -> Array:
+        c, angles = shared
+        s, t = bloch(angles, q)
+        on_left = (c.reshape(-1, len(t)) @ t).reshape(n, len(s), -1)
+        on_right = (c.transpose(0, 2, 1).reshape(-1, len(s)) @ s).reshape(n, len(t), -1)
+        units = jnp.broadcast_to(jnp.eye(n)[:, :, None], (n, *q.shape))
+        ds, dt = jax.vmap(lambda e: jax.jvp(partial(bloch, angles), (q,), (e,))[1])(units)
+        columns = [(on_left * ds[k]).sum(1) + (on_right * dt[k]).sum(1) for k in range(n)]
+        return jnp.stack(columns, axis=1)
+
+    def apply(columns: Array, shared: Tree, q: Array, x: Array) -> Array:
+        return values((coefficients(columns), shared[1]), q)
+
+    return Model(n, prepare, values, jacobian, apply)
 
 
-def rotate(name: str, r: list[Array], c: Array, s: Array) -> list[Array]:
-    one, x, y, z = r
+def encoder_layers(problem: Problem) -> list[tuple[str, np.ndarray]]:
+    """The encoder on the live wires as layers of one rotation each: name and F, (live, D), with angles F u."""
+    if len(problem.rotations) == problem.num_qubits:
+        live = tuple(r for r in problem.rotations if r.wire in problem.live_wires)
+        return [("ry", problem.rotation_angles(live))]
+    n = problem.num_qubits
+    layers = [problem.rotations[k : k + n] for k in range(0, len(problem.rotations), n)]
+    return [(layer[0].name, problem.rotation_angles(layer)) for layer in layers]
+
+
+def pauli_products(count: int, real: bool) -> np.ndarray:
+    """Products of ``count`` Pauli matrices over 2, (s, 2^count, 2^count); only I, X, Z where all states are real."""
+    paulis = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]]) / 2
+    single = paulis[[0, 1, 3]].real.astype(np.float32) if real else paulis.astype(np.complex64)
+    product = np.ones((1, 1, 1), dtype=single.dtype)
+    for _ in range(count):
+        size = 2 * product.shape[1]
+        product = np.einsum("sab,tcd->stacbd", product, single).reshape(-1, size, size)
+    return product
+
+
+def observables(columns: Array, num_qubits: int, real: bool) -> Array:
+    """A_j = V† Z_j V, (n, d, d), or its real part: one half of the bits is summed before the other half's signs."""
+    half = num_qubits // 2
+    bits = np.arange(2**half) >> np.arange(half - 1, -1, -1)[:, None]
+    signs = (1.0 - 2.0 * (bits & 1)).astype(np.float32)
+    v = jnp.stack([columns.real, columns.imag]) if real else columns[None]
+    v = v.reshape(len(v), 2**half, 2**half, -1)
+    high = jnp.einsum("clra,clrb->lab", v.conj(), v)
+    low = jnp.einsum("clra,clrb->rab", v.conj(), v)
+    return jnp.concatenate([jnp.einsum("jl,lab->jab", signs, part) for part in (high, low)])
+
+
+def rotate(name: str, r: tuple[Array, Array, Array], c: Array, s: Array) -> tuple[Array, Array, Array]:
+    """Rotate Bloch vectors (x, y, z) about the axis of RX, RY or RZ."""
+    x, y, z = r
     if name == "rx":
-        return [one, x, c * y - s * z, s * y + c * z]
+        return x, c * y - s * z, s * y + c * z
     if name == "ry":
-        return [one, c * x + s * z, y, c * z - s * x]
-    return [one, c * x - s * y, s * x + c * y, z]
+        return c * x + s * z, y, c * z - s * x
+    return c * x - s * y, s * x + c * y, z
+
+
+def outer(wires: Array) -> Array:
+    """Kronecker product over the wires of (wires, k, B): (k^wires, B)."""
+    return reduce(lambda s, t: (s[:, None] * t).reshape(-1, t.shape[-1]), list(wires))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def equilibrium(values: Values, shared: Any, start: Array) -> tuple[Array, Array]:
-    return solve(values, shared, start)
+def equilibrium(model: Model, columns: Array, x: Array) -> tuple[Array, Array]:
+    """Solve for q* from zero and apply m once more: m(x + P q*), (n, B), and the mean relative residual."""
+    return equilibrium_forward(model, columns, x)[0]
 
 
-def solve(values, shared, start):
-    state, residual = broyden(partial(values, shared), start)
-    return values(shared, state), residual
+def equilibrium_forward(model: Model, columns: Array, x: Array) -> tuple[tuple[Array, Array], Tree]:
+    shared = model.prepare(columns, x)
+    start = jnp.zeros((model.states, len(x)))
+    q, residual = broyden(partial(model.values, shared), start)
+    return (model.values(shared, q), residual), (columns, shared, q, x)
 
 
-def equilibrium_forward(values, shared, start):
-    state, residual = broyden(partial(values, shared), start)
-    out, pull = jax.vjp(values, shared, state)
-    return (out, residual), pull
-
-
-def equilibrium_backward(values, pull, cotangents):
+def equilibrium_backward(model: Model, kept: Tree, cotangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    columns, shared, q, x = kept
     g = cotangents[0]
-    y, _ = broyden(lambda y: pull(y)[1] + g, jnp.zeros_like(g))
-    return pull(y)[0], jnp.zeros_like(g)
+    j = model.jacobian(shared, q)
+    y, _ = broyden(lambda y: (j * y[:, None]).sum(0) + g, jnp.zeros_like(g))
+    _, pull = jax.vjp(lambda v: model.apply(v, shared, q, x), columns)
+    return pull(y)[0], jnp.zeros_like(x)
 
 
 equilibrium.defvjp(equilibrium_forward, equilibrium_backward)
 
 
-def broyden(f, start):
-    """Good Broyden on every sample."""
-    batch, k = start.shape
+def broyden(f: Callable[[Array], Array], start: Array) -> tuple[Array, Array]:
+    """Good Broyden for q = f(q), (K, B), from H = -I; every sample's best iterate and their mean relative residual."""
+    k, batch = start.shape
 
-    def residual_norms(q, g):
-        return jnp.sqrt((g * g).sum(1)), jnp.sqrt(((g + q) ** 2).sum(1)) + 1e-9
+    def proceed(carry: Tree) -> Array:
+        return (carry["steps"] < MAX_STEPS) & (carry["total"] >= TOLERANCE)
 
-    def body(carry):
-        i, q, g, h, best, best_rel, _ = carry
-        s = -jnp.einsum("bij,bj->bi", h, g)
-        q = q + s
-        new = f(q) - q
-        dg, g = new - g, new
-        vt = jnp.einsum("bi,bij->bj", s, h)
-        u = s - jnp.einsum("bij,bj->bi", h, dg)
-        den = (vt * dg).sum(1, keepdims=True)
-        u = jnp.where(den != 0, u / den, 0)
-        h = h + u[:, :, None] * vt[:, None]
-        num, ref = residual_norms(q, g)
-        rel = num / ref
-        better = rel < best_rel
-        best = jnp.where(better[:, None], q, best)
-        total = jnp.sqrt((num**2).sum()) / jnp.sqrt((ref**2).sum())
-        return i + 1, q, g, h, best, jnp.where(better, rel, best_rel), total
+    def advance(carry: Tree) -> Tree:
+        h, old = carry["h"], carry["g"]
+        s = -(h * old).sum(1)
+        q = carry["q"] + s
+        g = f(q) - q
+        dg = g - old
+        v = (h * s[:, None]).sum(0)
+        slope = (v * dg).sum(0)
+        u = jnp.where(slope == 0, 0, (s - (h * dg).sum(1)) / slope)
+        squares, scale = (g * g).sum(0), ((g + q) ** 2).sum(0)
+        relative = jnp.sqrt(squares) / (jnp.sqrt(scale) + 1e-9)
+        better = relative < carry["relative"]
+        return {
+            "steps": carry["steps"] + 1,
+            "q": q,
+            "g": g,
+            "h": h + u[:, None] * v,
+            "best": jnp.where(better, q, carry["best"]),
+            "relative": jnp.where(better, relative, carry["relative"]),
+            "total": jnp.sqrt(squares.sum()) / (jnp.sqrt(scale.sum()) + 1e-9),
+        }
 
-    def go(carry):
-        return (carry[0] < MAX_STEPS) & (carry[-1] >= TOLERANCE)
+    first = {
+        "steps": 0,
+        "q": start,
+        "g": f(start) - start,
+        "h": jnp.broadcast_to(-jnp.eye(k)[:, :, None], (k, k, batch)),
+        "best": start,
+        "relative": jnp.full(batch, jnp.inf),
+        "total": jnp.inf,
+    }
+    last = jax.lax.while_loop(proceed, advance, first)
+    return last["best"], last["relative"].mean()
 
-    h = jnp.broadcast_to(-jnp.eye(k), (batch, k, k))
-    init = (0, start, f(start) - start, h, start, jnp.full(batch, jnp.inf), jnp.inf)
-    out = jax.lax.while_loop(go, body, init)
-    return out[4], out[5].mean()
+
+if __name__ == "__main__":
+    serve(make_step, STARTED)

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from qiskit_qdeq.data.idx import MAX_BYTES
 from qiskit_qdeq.exceptions import DataFileError
 
+# RuntimeError stands for encryption and compression methods that zipfile cannot undo.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+
 
 def read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read the arrays ``keys`` of an .npz archive.
@@ -32,12 +35,13 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
             or of another length than its header declares; the message names file and key.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {key: _read_member(archive, path, key) for key in keys}
-    except zipfile.BadZipFile as error:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataFileError(f"{path}: not an .npz archive: {error}") from error
     except OSError as error:
         raise DataFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with archive:
+        return {key: _read_member(archive, path, key) for key in keys}
 
 
 def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]:
@@ -52,8 +56,7 @@ def _read_member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]
     try:
         with archive.open(member) as stream:
             return _read_array(stream, member.file_size, where)
-    # RuntimeError and NotImplementedError: encryption and compression methods zipfile cannot undo.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise DataFileError(f"{where}: damaged or unreadable: {error or type(error).__name__}") from error
 
 
@@ -62,8 +65,11 @@ def _read_array(stream: IO[bytes], length: int, where: str) -> NDArray[Any]:
         version = npy.read_magic(stream)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran_order, dtype = read_header(stream)
-    except (ValueError, KeyError) as error:
-        raise DataFileError(f"{where}: bad .npy header at byte 0: {error}") from error
+    except _DAMAGE:
+        raise
+    # NumPy parses the header as Python literals; on damage TokenError, SyntaxError and others come through.
+    except Exception as error:
+        raise DataFileError(f"{where}: bad .npy header at byte 0: {type(error).__name__}: {error}") from error
     if dtype.kind not in "iuf":
         raise DataFileError(f"{where}: type {dtype} is not allowed; save integer or floating-point numbers")
     offset = stream.tell()

@@ -68,7 +68,7 @@ def _read_idx_folder(name: str, folder: Path) -> dict[str, NDArray[Any]] | None:
     if name == "cifar10":
         return None
     candidates = {part: [folder / file for file in _idx_names(part)] for part in _PARTS}
-    found = {part: file for part in _PARTS for file in candidates[part][::-1] if file.is_file()}
+    found = {part: file for part in _PARTS for file in candidates[part] if file.is_file()}
     if not found:
         return None
     if missing := [part for part in _PARTS if part not in found]:

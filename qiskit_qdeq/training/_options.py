@@ -18,12 +18,12 @@ def choose(kind: str, choices: Mapping[str, type[T]], name: str, options: Mappin
 
     Args:
         kind: what is chosen, for messages, e.g. ``"optimizer"``.
-        choices: frozen dataclasses by name.
+        choices: frozen dataclasses by name, all of whose fields have defaults.
         name: the one to make.
-        options: values of its fields; fields left out keep their defaults.
+        options: values of its fields.
 
     Raises:
-        InputError: if the name or an option is unknown, or a field without default is left out.
+        InputError: if the name or an option is unknown.
     """
     if not isinstance(name, str) or name not in choices:
         raise InputError(f"{kind} {name!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
@@ -32,9 +32,6 @@ def choose(kind: str, choices: Mapping[str, type[T]], name: str, options: Mappin
     for option in options:
         if option not in {field.name for field in fields}:
             raise InputError(f"{kind} {name!r} has no option {option!r}; its options: {valid}.")
-    for field in fields:
-        if field.default is dataclasses.MISSING and field.name not in options:
-            raise InputError(f"{kind} {name!r} needs the option {field.name!r}; its options: {valid}.")
     return choices[name](**options)
 
 

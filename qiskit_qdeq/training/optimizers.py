@@ -131,9 +131,8 @@ class Optimizer(ABC):
             InputError: if an argument is out of range or of the wrong shape or dtype.
         """
         size = integer(type(self).__name__, "size", size, 0)
-        dtype = np.dtype(dtype)
-        if dtype not in _LARGEST:
-            raise InputError(f"dtype must be float32 or float64, got {dtype}.")
+        if dtype not in tuple(_LARGEST):
+            raise InputError(f"dtype must be float32 or float64, got {dtype!r}.")
         if decay_mask is not None:
             _check_array("decay_mask", decay_mask, (size,), np.dtype(np.bool_))
             decay_mask = decay_mask.copy()

@@ -87,25 +87,26 @@ class Cosine:
 
 @dataclass(frozen=True)
 class StepDecay:
-    """A fixed reduction every so many steps: factor = g^⌊t / e⌋, e = ``every``, g = ``factor``.
+    """A fixed reduction between stages of equal length: factor = g^⌊s t / T⌋, s = ``stages``, g = ``factor``.
 
     Args:
-        every: steps between reductions, at least 1.
-        factor: what each reduction multiplies the rate by, in (0, 1].
+        stages: how many stages the run is divided into, at least 1.
+        factor: what each new stage multiplies the rate by, in (0, 1].
     """
 
-    every: int
+    stages: int = 3
     factor: float = 0.1
 
     def __post_init__(self) -> None:
         factor = real("StepDecay", "factor", self.factor, 0, 1, open_lower=True)
         object.__setattr__(self, "factor", factor)
-        object.__setattr__(self, "every", integer("StepDecay", "every", self.every, 1))
+        object.__setattr__(self, "stages", integer("StepDecay", "stages", self.stages, 1))
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor; raises InputError unless 0 ≤ step ≤ total_steps."""
         _check(step, total_steps)
-        return float(self.factor ** (step // self.every))
+        # t = T, one step after the last, still belongs to the last stage.
+        return float(self.factor ** min(self.stages * step // total_steps, self.stages - 1))
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,12 @@ def test_objects_are_refused_and_never_unpickled(tmp_path, arrays):
         ),
         ("y_test", lambda a: -1 - np.int8(a), "y_test: label -"),
         ("y_test", lambda a: b"\x93NUMPY", "key 'y_test': bad .npy header at byte 0"),
+        (
+            "y_test",
+            lambda a: npy_bytes(a).replace(b"(30,)", b"(30,("),
+            "key 'y_test': bad .npy header at byte 0",
+        ),
+        ("y_test", lambda a: npy_bytes(a).replace(b"|u1", b",u1"), "key 'y_test': bad .npy header at byte 0"),
         ("y_test", lambda a: b"", "key 'y_test': bad .npy header at byte 0"),
         (
             "y_test",
@@ -204,6 +210,17 @@ def test_damage_anywhere_in_an_archive_is_found_or_harmless(tmp_path, arrays, co
             load(path)
 
 
+def test_a_broken_deflate_stream_is_refused(tmp_path, arrays):
+    path = write_npz(tmp_path / "mnist.npz", arrays)
+    content = bytearray(path.read_bytes())
+    content[30 + len("x_train.npy")] = (
+        0xFF  # first byte after the local header: a block type that does not exist
+    )
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataFileError, match=r"key 'x_train': damaged or unreadable: .*invalid block type"):
+        load(path)
+
+
 def test_a_member_larger_than_its_array_is_refused_before_it_is_unpacked(tmp_path, arrays):
     path = write_npz(
         tmp_path / "mnist.npz", arrays | {"x_train": npy_bytes(arrays["x_train"]) + bytes(50_000_000)}
@@ -217,7 +234,7 @@ def test_a_member_larger_than_its_array_is_refused_before_it_is_unpacked(tmp_pat
         tracemalloc.stop()
 
 
-def test_an_encrypted_or_unknown_member_is_refused(tmp_path, arrays):
+def test_an_archive_that_zipfile_cannot_unpack_is_refused(tmp_path, arrays):
     path = write_npz(tmp_path / "mnist.npz", arrays)
     content = path.read_bytes()
     central = content.index(b"PK\x01\x02")
@@ -227,6 +244,17 @@ def test_an_encrypted_or_unknown_member_is_refused(tmp_path, arrays):
     locked[central + 8] |= 1
     path.write_bytes(bytes(locked))
     with pytest.raises(DataFileError, match=r"key 'x_train': damaged or unreadable: .*encrypted"):
+        load(path)
+    newer = bytearray(content)
+    newer[central + 6] = 200
+    path.write_bytes(bytes(newer))
+    with pytest.raises(DataFileError, match=r"mnist\.npz: not an \.npz archive: zip file version"):
+        load(path)
+    undecodable = bytearray(content)
+    undecodable[central + 9] |= 8  # names are UTF-8
+    undecodable[central + 46] = 0xFF
+    path.write_bytes(bytes(undecodable))
+    with pytest.raises(DataFileError, match=r"mnist\.npz: not an \.npz archive: 'utf-8' codec"):
         load(path)
     unknown = bytearray(content)
     unknown[8] = unknown[central + 10] = 99

@@ -147,6 +147,16 @@ def test_declared_sizes_take_no_memory_that_the_file_does_not_fill(tmp_path, com
     assert peak_memory(read) < 5e6
 
 
+def test_a_plain_file_shorter_than_declared_is_not_read_at_all(tmp_path):
+    path = write(tmp_path, b"\0\0\x08\x01" + struct.pack(">I", 40_000_000) + bytes(20_000_000))
+
+    def read():
+        with pytest.raises(DataFileError, match="truncated at byte 20000008"):
+            read_idx(path)
+
+    assert peak_memory(read) < 5e6
+
+
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_sizes_above_the_cap_are_refused_at_the_dimensions(tmp_path, compress):
     header = b"\0\0\x0e\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1)

@@ -74,6 +74,7 @@ def test_limits_keep_a_balanced_part_of_the_full_split(idx_folder):
     wide = load_image_split("mnist", idx_folder, classes=(1, 2), limit=2, limit_train=6)
     np.testing.assert_array_equal(wide.x_test, few.x_test)
     np.testing.assert_array_equal(wide.x_valid, few.x_valid)
+    assert len(load_image_split("mnist", idx_folder, classes=(1, 2), limit=4).x_train) == 4
     train_only = load_image_split("mnist", idx_folder, classes=(1, 2), limit_train=4)
     assert (len(train_only.x_train), len(train_only.x_test)) == (4, len(full.x_test))
     generous = load_image_split("mnist", idx_folder, classes=(1, 2), limit=1000)

@@ -417,13 +417,13 @@ def test_a_process_killed_while_saving_always_leaves_a_consistent_checkpoint(tmp
             start = time.perf_counter()
             save_checkpoint(path, {"weights": np.full(50, 0)}, {"counter": 0})
             duration = time.perf_counter() - start
-        for _ in range(40):
+        for _ in range(15):
             child = os.fork()
             if child == 0:
                 while True:
                     counter += 1
                     save_checkpoint(path, {"weights": np.full(50, counter)}, {"counter": counter})
-            time.sleep(draw.uniform(1, 6) * duration)
+            time.sleep(draw.uniform(1, 6) * min(duration, 0.1))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             found = load_checkpoint(path)
@@ -444,7 +444,7 @@ def test_a_process_killed_while_saving_always_leaves_a_consistent_checkpoint(tmp
     assert done.returncode == 0, done.stderr
     saves, interrupted = map(int, done.stdout.split())
     # Otherwise the savers were killed before or between saves, and the test has shown nothing.
-    assert saves > 10
+    assert saves > 3
     assert interrupted > 0
 
 

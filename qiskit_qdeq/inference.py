@@ -1,0 +1,131 @@
+"""Applying a trained model: logits, equilibria and metrics, in batches of bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qiskit_qdeq.equilibrium.driver import solve
+from qiskit_qdeq.equilibrium.solution import Solution
+from qiskit_qdeq.equilibrium.solvers import Solver
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.gradient.direct import direct_pass
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.readout import cross_entropy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Samples evaluated together: enough for full speed, little enough for a small machine.
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about N samples.
+
+    Attributes:
+        logits: (N, C).
+        state: equilibria, or the state that fed the last layer in direct mode (N, K).
+        residual: ‖m(q) - q‖₂ at that state (N,).
+        converged: whether the solver reached its tolerance (N,); all True in direct mode.
+        steps: solver steps (N,), layers in direct mode.
+    """
+
+    logits: Array
+    state: Array
+    residual: Array
+    converged: Array
+    steps: Array
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Mean loss and accuracy on labelled samples, and how well their equilibria were solved."""
+
+    loss: float
+    accuracy: float
+    residual: float
+    max_residual: float
+    unconverged: float
+    mean_steps: float
+
+
+def predict(
+    model: QDEQModel,
+    parameters: Array,
+    inputs: Array,
+    solver: Solver | None,
+    *,
+    layers: int = 1,
+    on_failure: str = "warn",
+) -> Prediction:
+    """Logits of prepared samples (N, D).
+
+    Args:
+        model: the structure.
+        parameters: θ, W, b, flat.
+        inputs: what `model.prepare` returned.
+        solver: for the equilibrium; None for `layers` explicit layers.
+        layers: L of direct mode.
+        on_failure: "raise", "warn" or "accept" samples without an equilibrium.
+
+    Raises:
+        ConvergenceError: with `on_failure="raise"`.
+        InputError: for parameters of another length.
+    """
+    if parameters.shape != (model.num_parameters,):
+        raise InputError(f"parameters must have shape ({model.num_parameters},), got {parameters.shape}")
+    weights, matrix, bias = model.split(parameters)
+    bound = model.evaluator.bind(weights)
+    parts: list[tuple[Array, Solution]] = []
+    for first in range(0, len(inputs), BATCH):
+        problem = bound.map(inputs[first : first + BATCH])
+        if solver is None:
+            visited = direct_pass(problem, layers)
+            point = visited.last
+            gap = np.linalg.norm(point.values - point.state, axis=1)
+            count = np.full(problem.batch, layers)
+            solution = Solution(point.state, gap, np.zeros_like(count), count, count, gap[:, None])
+        else:
+            solution = solve(problem, solver, on_failure="accept")
+            point = problem.at(solution.state)
+        parts.append((model.readout.activate(point.features) @ matrix.T + bias, solution))
+    merged = _merge([solution for _, solution in parts], model.num_states)
+    merged.check(on_failure)
+    logits = np.concatenate([part for part, _ in parts]) if parts else np.zeros((0, model.num_classes))
+    return Prediction(logits, merged.state, merged.residual, merged.converged, merged.steps)
+
+
+def evaluate(
+    model: QDEQModel, parameters: Array, inputs: Array, labels: Array, solver: Solver | None, *, layers: int = 1
+) -> Metrics:
+    """Loss, accuracy and residuals on prepared, labelled samples; see `predict`."""
+    found = predict(model, parameters, inputs, solver, layers=layers, on_failure="accept")
+    loss, _ = cross_entropy(found.logits, labels)
+    return Metrics(
+        loss,
+        float(np.mean(found.logits.argmax(axis=1) == labels)),
+        float(np.median(found.residual)),
+        float(np.max(found.residual)),
+        float(np.mean(~found.converged)),
+        float(np.mean(found.steps)),
+    )
+
+
+def _merge(parts: list[Solution], num_states: int) -> Solution:
+    def join(name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0)
+
+    state = join("state") if parts else np.zeros((0, num_states))
+    return Solution(
+        state,
+        join("residual"),
+        join("status"),
+        join("steps"),
+        join("evaluations"),
+        np.zeros((len(state), 0)),
+    )
+
+

@@ -1,0 +1,153 @@
+"""The model: a circuit template closed onto itself by an injection, and a linear readout of its equilibrium.
+
+    q* = m(x + P q*; θ),    h = m_readout(x + P q*; θ),    logits = W a(h) + b.
+
+A `QDEQModel` holds structure only. Its parameters (θ, W, b) are one flat vector, so that an optimizer, a gradient or a
+checkpoint is one array.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate
+from qiskit_qdeq.equilibrium.contraction import amplitude_lipschitz, rotation_lipschitz
+from qiskit_qdeq.evaluation.exact import exact_evaluator
+from qiskit_qdeq.evaluation.protocol import Evaluator
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.readout import Readout
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def nearest_injection(num_features: int, num_states: int, state_scale: float = 1.0) -> Array:
+    """P (D, K): nearest-neighbour upsampling, feature i takes state ⌊i K / D⌋, times `state_scale` (DESIGN section 2).
+
+    >>> nearest_injection(4, 2)
+    array([[1., 0.],
+           [1., 0.],
+           [0., 1.],
+           [0., 1.]])
+    """
+    injection = np.zeros((num_features, num_states))
+    injection[np.arange(num_features), np.arange(num_features) * num_states // num_features] = state_scale
+    return injection
+
+
+class QDEQModel:
+    """Structure of a Quantum Deep Equilibrium Model.
+
+    Args:
+        template: encoder, ansatz, state and readout observables; its D inputs are the data features, plus one constant
+            if `bias` is not zero.
+        num_classes: C.
+        state_scale: s, the factor of the injected state; smaller is more contractive, 0 is no feedback at all.
+        injection: P (data features, K) instead of nearest-neighbour upsampling; `state_scale` multiplies it.
+        bias: constant appended to every sample. It keeps amplitude encoding defined at zero and preserves the norm.
+        activation: "identity" or "relu", see `Readout`.
+        repeat: how often each readout feature enters the linear layer.
+        dtype: "float64" or "float32", of the exact evaluator.
+
+    Raises:
+        InputError: if sizes do not fit or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        template: CircuitTemplate,
+        num_classes: int,
+        *,
+        state_scale: float = 1.0,
+        injection: Array | None = None,
+        bias: float = 0.0,
+        activation: str = "identity",
+        repeat: int = 1,
+        dtype: str = "float64",
+    ) -> None:
+        for name, value in (("state_scale", state_scale), ("bias", bias)):
+            if not np.isfinite(value):
+                raise InputError(f"{name} must be finite, got {value!r}")
+        if num_classes < 2:
+            raise InputError(f"num_classes must be >= 2, got {num_classes}: one class leaves nothing to learn")
+        self.template = template
+        self.bias = float(bias)
+        self.num_features = template.num_features - (1 if bias else 0)
+        self.num_states = template.num_states
+        self.state_scale = float(state_scale)
+        self.readout = Readout(template.num_readouts, num_classes, activation, repeat)
+        if injection is None:
+            if self.num_features < 1:
+                raise InputError("the template's encoder has no input left beside the bias")
+            injection = nearest_injection(self.num_features, self.num_states)
+        injection = np.asarray(injection, dtype=float) * state_scale
+        if injection.shape != (self.num_features, self.num_states) or not np.isfinite(injection).all():
+            raise InputError(
+                f"injection must be a finite array of shape (features, states) = "
+                f"{(self.num_features, self.num_states)}, got shape {injection.shape}"
+            )
+        #: P on the encoder's inputs: a bias is never fed back into.
+        self.injection = np.vstack([injection, np.zeros((1, self.num_states))]) if bias else injection
+        self.dtype = dtype
+        self.evaluator: Evaluator = exact_evaluator(template, self.injection, dtype)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.readout.num_classes
+
+    @property
+    def num_weights(self) -> int:
+        """p, circuit parameters."""
+        return self.template.num_weights
+
+    @property
+    def num_parameters(self) -> int:
+        """Circuit parameters and readout together."""
+        return self.num_weights + self.num_classes * (self.readout.width + 1)
+
+    def split(self, parameters: Array) -> tuple[Array, Array, Array]:
+        """θ (p,), W (C, width), b (C,) as views of a flat parameter vector."""
+        p, c = self.num_weights, self.num_classes
+        return parameters[:p], parameters[p:-c].reshape(c, self.readout.width), parameters[-c:]
+
+    def initial_parameters(self, seed: int | np.random.Generator | None = None) -> Array:
+        """θ uniform in [-π, π], W and b uniform in ±1/√width: the paper's start."""
+        rng = np.random.default_rng(seed)
+        bound = 1 / np.sqrt(self.readout.width)
+        head = rng.uniform(-bound, bound, self.num_classes * (self.readout.width + 1))
+        return np.concatenate([rng.uniform(-np.pi, np.pi, self.num_weights), head])
+
+    def prepare(self, x: Any) -> Array:
+        """Check samples (B, features) and append the bias: the encoder's x, (B, D).
+
+        Raises:
+            InputError: for a wrong width, NaN or infinity, or a sample the encoder cannot encode.
+        """
+        inputs = np.asarray(x, dtype=float)
+        if inputs.ndim != 2 or inputs.shape[1] != self.num_features:
+            raise InputError(f"x must have shape (samples, {self.num_features}), got {inputs.shape}")
+        if self.bias:
+            inputs = np.hstack([inputs, np.full((len(inputs), 1), self.bias)])
+        return self.template.encoder.validate(inputs)
+
+    def lipschitz_bound(self, inputs: Array) -> Array:
+        """A bound on ‖∂m/∂q‖₂ over the state box [-1, 1]^K for prepared samples (B,); infinite where none is known."""
+        if isinstance(self.template.encoder, AmplitudeEncoder):
+            return amplitude_lipschitz(inputs, self.injection, self._state_norms)
+        if isinstance(self.template.encoder, AngleEncoder):
+            return rotation_lipschitz(self.injection, self._state_norms, len(inputs))
+        return np.full(len(inputs), np.inf)
+
+    @cached_property
+    def _state_norms(self) -> Array:
+        # the sum of |coefficients| bounds the operator norm, exactly so for a single Pauli string
+        return np.array([np.abs(m.coeffs).sum() for m in self.template.state_observables])
+
+    def __repr__(self) -> str:
+        return (
+            f"QDEQModel({self.template!r}, num_classes={self.num_classes}, state_scale={self.state_scale:g}, "
+            f"num_parameters={self.num_parameters})"
+        )

@@ -1,0 +1,143 @@
+"""Models by name: `ModelConfig` says in plain values what a model is, so that a checkpoint can rebuild it.
+
+`"paper"` is the authors' model (readout z, relu, every feature n times); `"default"` is the package's own on the same
+circuit and qubits: all products of up to three Z, identity activation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from qiskit import QuantumCircuit
+
+from qiskit_qdeq.circuits import (
+    AmplitudeEncoder,
+    AngleEncoder,
+    CircuitTemplate,
+    Encoder,
+    hardware_efficient_ansatz,
+    paper_ansatz,
+    random_ansatz,
+)
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.model import QDEQModel
+
+ENCODINGS = ("amplitude", "angle")
+ANSATZES = ("paper", "random", "hardware_efficient")
+PRESETS = ("default", "paper")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model in plain values.
+
+    Args:
+        num_features: data features, without the bias.
+        num_classes: C.
+        num_qubits: n.
+        encoding: "amplitude" or "angle".
+        ansatz: "paper" (4 and 10 qubits), "random" or "hardware_efficient".
+        ansatz_gates: gates of the random ansatz.
+        ansatz_layers: layers of the hardware-efficient one.
+        ansatz_seed: of the random ansatz.
+        readout: "z", "zz" or "zzz".
+        activation: "identity" or "relu".
+        repeat: copies of each readout feature in the linear layer.
+        state_scale: factor of the injected state.
+        bias: constant input; 0 for none.
+        dtype: "float64" or "float32".
+    """
+
+    num_features: int
+    num_classes: int
+    num_qubits: int
+    encoding: str = "amplitude"
+    ansatz: str = "paper"
+    ansatz_gates: int = 50
+    ansatz_layers: int = 3
+    ansatz_seed: int = 0
+    readout: str = "zzz"
+    activation: str = "identity"
+    repeat: int = 1
+    state_scale: float = 1.0
+    bias: float = 0.0
+    dtype: str = "float64"
+
+    def build(self) -> QDEQModel:
+        """The model.
+
+        Raises:
+            InputError: naming the field that cannot be used.
+        """
+        template = CircuitTemplate(self._encoder(), self._ansatz(), readout=self.readout)
+        return QDEQModel(
+            template,
+            self.num_classes,
+            state_scale=self.state_scale,
+            bias=self.bias,
+            activation=self.activation,
+            repeat=self.repeat,
+            dtype=self.dtype,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    def _encoder(self) -> Encoder:
+        inputs = self.num_features + (1 if self.bias else 0)
+        if self.encoding == "amplitude":
+            if inputs > 2**self.num_qubits:
+                raise InputError(
+                    f"{inputs} inputs do not fit into the {2**self.num_qubits} amplitudes of {self.num_qubits} qubits: "
+                    f"use num_qubits >= {(inputs - 1).bit_length()} or fewer features"
+                )
+            return AmplitudeEncoder(inputs, self.num_qubits)
+        if self.encoding == "angle":
+            if self.ansatz == "paper" and inputs == self.num_qubits**2:
+                return AngleEncoder.paper(self.num_qubits)
+            return AngleEncoder.layered(inputs, self.num_qubits)
+        raise InputError(f"encoding must be one of {list(ENCODINGS)}, got {self.encoding!r}")
+
+    def _ansatz(self) -> QuantumCircuit:
+        if self.ansatz == "paper":
+            return paper_ansatz(self.num_qubits)
+        if self.ansatz == "random":
+            return random_ansatz(self.num_qubits, self.ansatz_gates, seed=self.ansatz_seed)
+        if self.ansatz == "hardware_efficient":
+            return hardware_efficient_ansatz(self.num_qubits, self.ansatz_layers)
+        raise InputError(f"ansatz must be one of {list(ANSATZES)}, got {self.ansatz!r}")
+
+
+def model_config(
+    preset: str, num_features: int, num_classes: int, num_qubits: int, **overrides: Any
+) -> ModelConfig:
+    """The configuration of a preset, with single fields replaced.
+
+    Args:
+        preset: "default" or "paper".
+        num_features: data features.
+        num_classes: C.
+        num_qubits: n. The paper's ansatz exists for 4 and 10; the default preset takes a hardware-efficient one otherwise.
+        overrides: fields of `ModelConfig`.
+
+    Raises:
+        InputError: for an unknown preset or field.
+
+    >>> model_config("paper", 16, 4, 4).build().num_parameters
+    107
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset must be one of {list(PRESETS)}, got {preset!r}")
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise InputError(f"unknown model options {unknown}; there are {known}")
+    values: dict[str, Any] = {}
+    if preset == "paper":
+        values = {"readout": "z", "activation": "relu", "repeat": max(1, num_features // num_qubits)}
+    elif num_qubits not in (4, 10):
+        values = {"ansatz": "hardware_efficient"}
+    return ModelConfig(num_features, num_classes, num_qubits, **{**values, **overrides})

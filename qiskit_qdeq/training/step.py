@@ -1,0 +1,120 @@
+"""Loss and gradient of one minibatch, through the equilibrium or through explicit layers.
+
+    implicit   q* solves q = m(x + P q);  ḡ = (∂h/∂q)ᵀ ∂L/∂h;  λ = (1 - Jᵀ)⁻¹ ḡ;
+               dL/dθ = Σ_b λᵀ ∂m/∂θ + (∂L/∂h)ᵀ ∂h/∂θ,  one adjoint pass                       (DESIGN section 7)
+    direct     L layers from zero and the gradient through all of them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qiskit_qdeq.equilibrium.driver import direct_state, solve
+from qiskit_qdeq.equilibrium.solution import Solution
+from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, EquilibriumMap, EvaluationPoint
+from qiskit_qdeq.gradient.direct import direct_pass
+from qiskit_qdeq.gradient.implicit import solve_adjoint
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.readout import cross_entropy
+from qiskit_qdeq.training.config import TrainingConfig
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one minibatch gave.
+
+    Attributes:
+        loss: mean cross-entropy, without the penalty.
+        penalty: Jacobian regularization added to it.
+        correct: samples classified right (with dropout, if there is any).
+        gradient: ∂(loss + penalty)/∂parameters, flat.
+        solution: the forward solve, None in direct mode.
+        cost: circuits, shots, jobs.
+    """
+
+    loss: float
+    penalty: float
+    correct: int
+    gradient: Array
+    solution: Solution | None
+    cost: Cost
+
+
+def training_step(
+    model: QDEQModel,
+    parameters: Array,
+    inputs: Array,
+    labels: Array,
+    config: TrainingConfig,
+    *,
+    direct: bool,
+    initial: Array | None,
+    rng: np.random.Generator,
+) -> StepResult:
+    """Loss and gradient of a minibatch.
+
+    Args:
+        model: the structure.
+        parameters: θ, W, b, flat.
+        inputs: prepared x (B, D).
+        labels: (B,).
+        config: the run.
+        direct: explicit layers instead of the equilibrium.
+        initial: first iterate (B, K) or None.
+        rng: dropout and Hutchinson noise of this step.
+    """
+    weights, _, _ = model.split(parameters)
+    problem = model.evaluator.bind(weights).map(inputs)
+    mask = model.readout.dropout_mask(len(inputs), config.dropout, rng, parameters.dtype)
+    if direct:
+        layers = direct_pass(problem, config.layers)
+        head = _Head(model, parameters, layers.last, labels, mask)
+        terms = layers.terms(head.feature_cotangent)
+        penalty, solution = 0.0, None
+    else:
+        solution = _equilibrium(problem, config, initial)
+        point = problem.at(solution.state)
+        head = _Head(model, parameters, point, labels, mask)
+        cotangent = solve_adjoint(
+            point, point.pull_features(head.feature_cotangent), config.backward, solution
+        )
+        terms = [Cotangent(point, values=cotangent, features=head.feature_cotangent)]
+        penalty = 0.0
+        if config.regularization.active:
+            penalty, term = config.regularization.penalty(point, model.injection, rng)
+            terms.append(term)
+    gradient = np.concatenate([problem.pull_back(terms), head.matrix_gradient.ravel(), head.bias_gradient])
+    cost = solution.cost if solution is not None else Cost()
+    return StepResult(head.loss, penalty, head.correct, gradient, solution, cost)
+
+
+def _equilibrium(problem: EquilibriumMap, config: TrainingConfig, initial: Array | None) -> Solution:
+    if initial is None and config.start == "direct":
+        initial = direct_state(problem, config.layers)
+    # unconverged samples are counted in the history; a run is not stopped by a few of them
+    return solve(
+        problem, config.solver, initial, on_failure="accept", keep_inverse=config.backward.mode == "shine"
+    )
+
+
+class _Head:
+    """Readout and loss at a point, with the derivatives with respect to h, W and b."""
+
+    def __init__(
+        self, model: QDEQModel, parameters: Array, point: EvaluationPoint, labels: Array, mask: Array | None
+    ) -> None:
+        _, matrix, bias = model.split(parameters)
+        activated = model.readout.activate(point.features, mask)
+        logits = activated @ matrix.T + bias
+        self.loss, slope = cross_entropy(logits, labels)
+        self.correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        self.matrix_gradient = slope.T @ activated
+        self.bias_gradient = slope.sum(axis=0)
+        self.feature_cotangent = model.readout.pull_back(slope @ matrix, activated, mask).astype(
+            point.features.dtype, copy=False
+        )
