@@ -1,0 +1,145 @@
+"""Everything a run needs to go on as if it had never stopped, and its way into and out of a checkpoint.
+
+Random numbers are drawn from generators keyed on (seed, purpose, counter), so the step counter *is* the random state and
+the position of the sampler: a resumed run repeats nothing and skips nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import qiskit_qdeq
+from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.training.checkpoint import Checkpoint
+from qiskit_qdeq.training.optimizers import Optimizer, OptimizerState
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Purposes of random streams; part of the key, so that no two streams coincide.
+ORDER, NOISE, INITIAL = 0, 1, 2
+
+
+def stream(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
+    """The generator of one purpose at one epoch or step."""
+    return np.random.default_rng([seed, purpose, counter])
+
+
+@dataclass
+class EpochSums:
+    """Running sums over the steps of the current epoch."""
+
+    samples: int = 0
+    loss: float = 0.0
+    penalty: float = 0.0
+    correct: int = 0
+    residual: float = 0.0
+    max_residual: float = 0.0
+    solver_steps: int = 0
+    unconverged: int = 0
+    gradient_norm: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class TrainingState:
+    """The mutable state of a run.
+
+    Attributes:
+        parameters: θ, W, b, flat.
+        optimizer: moments and step count.
+        step: steps taken.
+        sums: of the current epoch.
+        best_parameters: parameters of the best validation loss so far.
+        best_loss: that loss.
+        best_epoch: its epoch.
+        stale_epochs: epochs since.
+        equilibria: last equilibrium of every training sample (N, K) for warm starts, else empty.
+        history: one record per finished epoch.
+        stopped: why the run ended before its last epoch, or "".
+    """
+
+    parameters: Array
+    optimizer: OptimizerState
+    best_parameters: Array
+    equilibria: Array
+    step: int = 0
+    sums: EpochSums = field(default_factory=EpochSums)
+    best_loss: float = float("inf")
+    best_epoch: int = -1
+    stale_epochs: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: str = ""
+
+    def arrays(self) -> dict[str, Array]:
+        """Arrays for a checkpoint."""
+        moments = {f"optimizer/{name}": array for name, array in self.optimizer.arrays().items()}
+        return {
+            "parameters": self.parameters,
+            "best_parameters": self.best_parameters,
+            "equilibria": self.equilibria,
+            **moments,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Counters and history for a checkpoint."""
+        return {
+            "step": self.step,
+            "sums": dict(vars(self.sums)),
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "stale_epochs": self.stale_epochs,
+            "history": self.history,
+            "stopped": self.stopped,
+        }
+
+
+def restore(checkpoint: Checkpoint, optimizer: Optimizer, like: TrainingState) -> TrainingState:
+    """The state in a checkpoint, which must have the shapes of a fresh state.
+
+    Raises:
+        CheckpointError: if something is missing or of another shape.
+    """
+    arrays, progress = checkpoint.arrays, checkpoint.document.get("progress")
+    if not isinstance(progress, dict):
+        raise CheckpointError(f"Checkpoint '{checkpoint.path}' holds no training progress to continue from")
+    for name in ("parameters", "best_parameters", "equilibria"):
+        want = getattr(like, name)
+        if name not in arrays or arrays[name].shape != want.shape or arrays[name].dtype != want.dtype:
+            raise CheckpointError(
+                f"Checkpoint '{checkpoint.path}': array {name!r} must be {want.dtype} of shape {want.shape}"
+            )
+    try:
+        moments = {
+            name.removeprefix("optimizer/"): array
+            for name, array in arrays.items()
+            if name.startswith("optimizer/")
+        }
+        return TrainingState(
+            arrays["parameters"],
+            optimizer.from_arrays(moments),
+            arrays["best_parameters"],
+            arrays["equilibria"],
+            **{**progress, "sums": EpochSums(**progress["sums"])},
+        )
+    except (InputError, TypeError, KeyError) as error:
+        raise CheckpointError(f"Checkpoint '{checkpoint.path}' is incomplete: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions that numbers may depend on."""
+    import numba
+    import qiskit
+    import scipy
+
+    return {
+        "qiskit_qdeq": qiskit_qdeq.__version__,
+        "python": platform.python_version(),
+        "qiskit": qiskit.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+    }
