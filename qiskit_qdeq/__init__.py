@@ -1,3 +1,65 @@
-"""Quantum Deep Equilibrium Models, trained natively in Qiskit."""
+"""Quantum Deep Equilibrium Models, trained natively in Qiskit.
+
+    q* = m(x + P q*; θ)
+
+A shallow circuit's expectation values are fed back into its own input until they stop changing; a root solver finds that
+state, the implicit function theorem its gradient (Schleich et al., NeurIPS 2024, arXiv:2410.23940).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitEncoder, CircuitTemplate
+    from qiskit_qdeq.classifier import QDEQClassifier
+    from qiskit_qdeq.equilibrium import contraction, solve, solver
+    from qiskit_qdeq.model import QDEQModel
+    from qiskit_qdeq.presets import model_config
+    from qiskit_qdeq.training.config import TrainingConfig
+    from qiskit_qdeq.training.trainer import Trainer
+
+# Resolved on first use: importing the package must not cost what one part of it needs (scikit-learn, numba).
+_HOMES = {
+    "AmplitudeEncoder": "circuits",
+    "AngleEncoder": "circuits",
+    "CircuitEncoder": "circuits",
+    "CircuitTemplate": "circuits",
+    "QDEQClassifier": "classifier",
+    "QDEQModel": "model",
+    "Trainer": "training.trainer",
+    "TrainingConfig": "training.config",
+    "contraction": "equilibrium",
+    "model_config": "presets",
+    "solve": "equilibrium",
+    "solver": "equilibrium",
+}
+
+__all__ = [
+    "AmplitudeEncoder",
+    "AngleEncoder",
+    "CircuitEncoder",
+    "CircuitTemplate",
+    "QDEQClassifier",
+    "QDEQModel",
+    "Trainer",
+    "TrainingConfig",
+    "__version__",
+    "contraction",
+    "model_config",
+    "solve",
+    "solver",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qiskit_qdeq' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"qiskit_qdeq.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

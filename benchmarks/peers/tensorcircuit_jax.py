@@ -5,8 +5,6 @@ function is a closed form, so that a solver step runs no circuit:
 
     amplitude   m_j(q) = (a_j + B_j q + qᵀ C_j q) / ‖x + P q‖²,     a_j, B_j, C_j from V x and V P
     angle       m_j(q) = Σ_st c_jst r_s(q) r_t(q),                  c_j: Pauli coefficients of V† Z_j V, r: Bloch products
-
-Arrays put the batch last, which is what XLA vectorizes over.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ def make_step(problem: Problem, threads: int) -> Step:
         columns = reachable_columns(problem, params["weights"])
         state, residual = equilibrium(model, columns, inputs)
         head = params["head_weight"].reshape(-1, problem.num_qubits, repeats).sum(2)
-        logits = jax.nn.relu(state).T @ head.T + params["head_bias"]
+        logits = jax.nn.relu(state) @ head.T + params["head_bias"]
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), residual
 
@@ -117,43 +115,47 @@ def amplitude_model(problem: Problem) -> Model:
 
     def prepare(columns: Array, x: Array) -> Tree:
         v = real_columns(columns)
-        psi, w = v @ x.T, v @ p
-        signed = (signs.T[:, :, None] * w[:, None]).reshape(-1, n * n)
-        ap = (v.T @ signed).T
+        psi, w = x @ v.T, v @ p
+        ap = v.T @ (signs.T[:, :, None] * w[:, None]).reshape(-1, n * n)
         return {
             "psi": psi,
             "w": w,
-            "a": signs @ psi**2,
-            "b": 2 * (ap @ x.T).reshape(n, n, -1),
-            "c": (ap @ p).reshape(n * n, n),
-            "xx": (x * x).sum(1),
-            "xp": p.T @ x.T,
+            "a": psi**2 @ signs.T,
+            "b": 2 * (x @ ap).reshape(-1, n, n),
+            "c": (p.T @ ap).reshape(n, n * n),
+            "xx": (x * x).sum(1, keepdims=True),
+            "xp": x @ p,
         }
 
-    def parts(s: Tree, q: Array) -> tuple[Array, Array, Array]:
-        cq = (s["c"] @ q).reshape(n, n, -1)
-        d = s["xx"] + ((2 * s["xp"] + n * q) * q).sum(0)
-        return (s["a"] + ((s["b"] + cq) * q).sum(1)) / d, cq, d
+    def norm(s: Tree, q: Array) -> Array:
+        return s["xx"] + ((2 * s["xp"] + n * q) * q).sum(1, keepdims=True)
+
+    def values(s: Tree, q: Array) -> Array:
+        slope = s["b"] + (q @ s["c"]).reshape(-1, n, n)
+        return (s["a"] + jnp.einsum("bjk,bk->bj", slope, q)) / norm(s, q)
 
     def jacobian(s: Tree, q: Array) -> Array:
-        m, cq, d = parts(s, q)
-        return (s["b"] + 2 * cq - 2 * m[:, None] * (s["xp"] + n * q)) / d
+        m = values(s, q)[:, :, None]
+        slope = s["b"] + 2 * (q @ s["c"]).reshape(-1, n, n)
+        return (slope - 2 * m * (s["xp"] + n * q)[:, None]) / norm(s, q)[:, :, None]
 
     def apply(columns: Array, s: Tree, q: Array, x: Array) -> Array:
-        u = x + (p @ q).T
-        psi = shortcut(real_columns(columns), u, s["psi"] + s["w"] @ q)
-        return (signs @ psi**2) / (u * u).sum(1)
+        u = x + q @ p.T
+        psi = known_product(real_columns(columns), u, s["psi"] + q @ s["w"].T)
+        return psi**2 @ signs.T / norm(s, q)
 
-    return Model(n, prepare, lambda s, q: parts(s, q)[0], jacobian, apply)
+    return Model(n, prepare, values, jacobian, apply)
 
 
 @jax.custom_vjp
-def shortcut(v: Array, u: Array, product: Array) -> Array:
-    """V uᵀ where the product is already known: only its derivative with respect to V is wanted."""
+def known_product(v: Array, u: Array, product: Array) -> Array:
+    """u Vᵀ where the product is known already and only its derivative with respect to V is wanted."""
     return product
 
 
-shortcut.defvjp(lambda v, u, product: (product, u), lambda u, g: (g @ u, jnp.zeros_like(u), jnp.zeros_like(g)))
+known_product.defvjp(
+    lambda v, u, product: (product, u), lambda u, g: (g.T @ u, jnp.zeros_like(u), jnp.zeros_like(g))
+)
 
 
 def angle_model(problem: Problem) -> Model:
@@ -169,30 +171,28 @@ def angle_model(problem: Problem) -> Model:
         return jnp.einsum("jlmt,sml->jst", jnp.einsum("jlrmq,tqr->jlmt", a, right), left).real
 
     def prepare(columns: Array, x: Array) -> Tree:
-        return coefficients(columns), [(f @ x.T, f @ p) for _, f in layers]
+        return coefficients(columns), [(x @ f.T, (f @ p).T) for _, f in layers]
 
     def bloch(angles: list[tuple[Array, Array]], q: Array) -> tuple[Array, Array]:
-        turns = [offset + slope @ q for offset, slope in angles]
+        turns = [offset + q @ slope for offset, slope in angles]
         r = (jnp.zeros_like(turns[0]), jnp.zeros_like(turns[0]), jnp.ones_like(turns[0]))
         for (name, _), t in zip(layers, turns, strict=True):
             r = rotate(name, r, jnp.cos(t), jnp.sin(t))
-        wires = jnp.stack([jnp.ones_like(r[0]), *((r[0], r[2]) if real else r)], axis=1)
-        return outer(wires[:split]), outer(wires[split:])
+        wires = jnp.stack([jnp.ones_like(r[0]), *((r[0], r[2]) if real else r)], axis=2)
+        return outer(wires[:, :split]), outer(wires[:, split:])
 
     def values(shared: Tree, q: Array) -> Array:
         c, angles = shared
         s, t = bloch(angles, q)
-        return ((c.reshape(-1, len(t)) @ t).reshape(n, len(s), -1) * s).sum(1)
+        return jnp.einsum("bjs,bs->bj", jnp.einsum("bt,jst->bjs", t, c), s)
 
     def jacobian(shared: Tree, q: Array) -> Array:
         c, angles = shared
         s, t = bloch(angles, q)
-        on_left = (c.reshape(-1, len(t)) @ t).reshape(n, len(s), -1)
-        on_right = (c.transpose(0, 2, 1).reshape(-1, len(s)) @ s).reshape(n, len(t), -1)
-        units = jnp.broadcast_to(jnp.eye(n)[:, :, None], (n, *q.shape))
+        units = jnp.broadcast_to(jnp.eye(n)[:, None], (n, *q.shape))
         ds, dt = jax.vmap(lambda e: jax.jvp(partial(bloch, angles), (q,), (e,))[1])(units)
-        columns = [(on_left * ds[k]).sum(1) + (on_right * dt[k]).sum(1) for k in range(n)]
-        return jnp.stack(columns, axis=1)
+        on_left = jnp.einsum("bjs,kbs->bjk", jnp.einsum("bt,jst->bjs", t, c), ds)
+        return on_left + jnp.einsum("bjt,kbt->bjk", jnp.einsum("bs,jst->bjt", s, c), dt)
 
     def apply(columns: Array, shared: Tree, q: Array, x: Array) -> Array:
         return values((coefficients(columns), shared[1]), q)
@@ -244,28 +244,27 @@ def rotate(name: str, r: tuple[Array, Array, Array], c: Array, s: Array) -> tupl
 
 
 def outer(wires: Array) -> Array:
-    """Kronecker product over the wires of (wires, k, B): (k^wires, B)."""
-    return reduce(lambda s, t: (s[:, None] * t).reshape(-1, t.shape[-1]), list(wires))
+    """Kronecker product over the wires of (B, wires, k): (B, k^wires)."""
+    factors = [wires[:, w] for w in range(wires.shape[1])]
+    return reduce(lambda s, t: (s[:, :, None] * t[:, None]).reshape(len(s), -1), factors)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def equilibrium(model: Model, columns: Array, x: Array) -> tuple[Array, Array]:
-    """Solve for q* from zero and apply m once more: m(x + P q*), (n, B), and the mean relative residual."""
+    """Solve for q* from zero and apply m once more: m(x + P q*), (B, n), and the mean relative residual."""
     return equilibrium_forward(model, columns, x)[0]
 
 
 def equilibrium_forward(model: Model, columns: Array, x: Array) -> tuple[tuple[Array, Array], Tree]:
     shared = model.prepare(columns, x)
-    start = jnp.zeros((model.states, len(x)))
-    q, residual = broyden(partial(model.values, shared), start)
+    q, residual = broyden(partial(model.values, shared), jnp.zeros((len(x), model.states)))
     return (model.values(shared, q), residual), (columns, shared, q, x)
 
 
 def equilibrium_backward(model: Model, kept: Tree, cotangents: tuple[Array, Array]) -> tuple[Array, Array]:
     columns, shared, q, x = kept
-    g = cotangents[0]
-    j = model.jacobian(shared, q)
-    y, _ = broyden(lambda y: (j * y[:, None]).sum(0) + g, jnp.zeros_like(g))
+    transposed = jnp.swapaxes(model.jacobian(shared, q), 1, 2)
+    y = jnp.linalg.solve(jnp.eye(model.states) - transposed, cotangents[0][:, :, None])[:, :, 0]
     _, pull = jax.vjp(lambda v: model.apply(v, shared, q, x), columns)
     return pull(y)[0], jnp.zeros_like(x)
 
@@ -274,30 +273,29 @@ equilibrium.defvjp(equilibrium_forward, equilibrium_backward)
 
 
 def broyden(f: Callable[[Array], Array], start: Array) -> tuple[Array, Array]:
-    """Good Broyden for q = f(q), (K, B), from H = -I; every sample's best iterate and their mean relative residual."""
-    k, batch = start.shape
+    """Good Broyden for q = f(q), (B, K), from H = -I; every sample's best iterate and their mean relative residual."""
+    batch, k = start.shape
 
     def proceed(carry: Tree) -> Array:
         return (carry["steps"] < MAX_STEPS) & (carry["total"] >= TOLERANCE)
 
     def advance(carry: Tree) -> Tree:
         h, old = carry["h"], carry["g"]
-        s = -(h * old).sum(1)
+        s = -jnp.einsum("bij,bj->bi", h, old)
         q = carry["q"] + s
         g = f(q) - q
-        dg = g - old
-        v = (h * s[:, None]).sum(0)
-        slope = (v * dg).sum(0)
-        u = jnp.where(slope == 0, 0, (s - (h * dg).sum(1)) / slope)
-        squares, scale = (g * g).sum(0), ((g + q) ** 2).sum(0)
+        v = jnp.einsum("bi,bij->bj", s, h)
+        slope = jnp.einsum("bj,bj->b", v, g - old)[:, None]
+        u = jnp.where(slope == 0, 0, (s - jnp.einsum("bij,bj->bi", h, g - old)) / slope)
+        squares, scale = jnp.einsum("bj,bj->b", g, g), jnp.einsum("bj,bj->b", g + q, g + q)
         relative = jnp.sqrt(squares) / (jnp.sqrt(scale) + 1e-9)
         better = relative < carry["relative"]
         return {
             "steps": carry["steps"] + 1,
             "q": q,
             "g": g,
-            "h": h + u[:, None] * v,
-            "best": jnp.where(better, q, carry["best"]),
+            "h": h + u[:, :, None] * v[:, None],
+            "best": jnp.where(better[:, None], q, carry["best"]),
             "relative": jnp.where(better, relative, carry["relative"]),
             "total": jnp.sqrt(squares.sum()) / (jnp.sqrt(scale.sum()) + 1e-9),
         }
@@ -306,7 +304,7 @@ def broyden(f: Callable[[Array], Array], start: Array) -> tuple[Array, Array]:
         "steps": 0,
         "q": start,
         "g": f(start) - start,
-        "h": jnp.broadcast_to(-jnp.eye(k)[:, :, None], (k, k, batch)),
+        "h": jnp.broadcast_to(-jnp.eye(k), (batch, k, k)),
         "best": start,
         "relative": jnp.full(batch, jnp.inf),
         "total": jnp.inf,

@@ -100,7 +100,8 @@ def _count_equilibria(
 ) -> Array:
     found = [[state] if ok else [] for state, ok in zip(solution.state, solution.converged, strict=True)]
     for _ in range(starts):
-        other = solve(problem, solver, rng.uniform(-1, 1, solution.state.shape), on_failure="accept")
+        start: Array = rng.uniform(-1, 1, solution.state.shape)  # type: ignore[assignment]
+        other = solve(problem, solver, start, on_failure="accept")
         for row in np.flatnonzero(other.converged):
             if all(np.linalg.norm(other.state[row] - state) > _DISTINCT for state in found[row]):
                 found[row].append(other.state[row])

@@ -40,7 +40,7 @@ class Encoding(Protocol):
 class ProductEncoding:
     """Rotations R_axis(u_i) on wires, applied in order of i to |0>."""
 
-    def __init__(self, axes: Sequence[int], wires: Sequence[int], num_qubits: int) -> None:
+    def __init__(self, axes: Array, wires: Array, num_qubits: int) -> None:
         self._axes = np.asarray(axes, dtype=np.int64)
         self._qubits = num_qubits - 1 - np.asarray(wires, dtype=np.int64)
         self._num_qubits = num_qubits

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,16 @@ class Callback(Protocol):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished run: best and last parameters, one history record per epoch, and why it ended."""
+    """A finished run.
+
+    Attributes:
+        parameters: of the best validation loss; the last ones where nothing was validated.
+        last_parameters: after the last step.
+        history: one record per epoch.
+        best_epoch: epoch of `parameters`, -1 where nothing was validated.
+        steps: optimizer steps.
+        stopped: why the run ended early, or "".
+    """
 
     parameters: Array
     last_parameters: Array
@@ -63,6 +72,7 @@ class Trainer:
         checkpoint: file written after every epoch (and every `checkpoint_every` steps), or None.
         checkpoint_every: steps between checkpoints, 0 for epochs only.
         initial_parameters: start from these instead of random ones.
+        notes: plain values kept in the checkpoint beside the run's own, such as where the data came from.
 
     Raises:
         InputError: for data that do not fit the model.
@@ -81,6 +91,7 @@ class Trainer:
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 0,
         initial_parameters: Array | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.config, self.callbacks = model, config, tuple(callbacks)
         self.inputs, self.labels = self._samples(x, y, "x", "y")
@@ -89,6 +100,7 @@ class Trainer:
         self.validation = None if x_valid is None else self._samples(x_valid, y_valid, "x_valid", "y_valid")
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = checkpoint_every
+        self.notes = dict(notes or {})
         self.batch_size = min(config.batch_size, len(self.inputs))
         self.steps_per_epoch = math.ceil(len(self.inputs) / self.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
@@ -136,7 +148,10 @@ class Trainer:
         Raises:
             CheckpointError: if it is damaged or of another run; each difference is listed.
         """
-        loaded = load_checkpoint(path or self.checkpoint or "")
+        source = path or self.checkpoint
+        if source is None:
+            raise InputError("path must name a checkpoint: this trainer has none of its own")
+        loaded = load_checkpoint(source)
         require(loaded, self.identity())
         self.state = restore(loaded, self._optimizer, self.state)
         return self
@@ -179,15 +194,24 @@ class Trainer:
             elif self.checkpoint_every and self.state.step % self.checkpoint_every == 0:
                 self.save()
         state = self.state
-        best = state.best_parameters if self.validation is not None else state.parameters
         return TrainingResult(
-            best.copy(), state.parameters.copy(), state.history, state.best_epoch, state.step, state.stopped
+            state.best_parameters.copy(),
+            state.parameters.copy(),
+            state.history,
+            state.best_epoch,
+            state.step,
+            state.stopped,
         )
 
     def save(self) -> None:
         """Write the checkpoint, if there is a file for it."""
         if self.checkpoint is not None:
-            document = {**self.identity(), "progress": self.state.document(), "versions": versions()}
+            document = {
+                **self.identity(),
+                "progress": self.state.document(),
+                "versions": versions(),
+                "notes": self.notes,
+            }
             save_checkpoint(self.checkpoint, self.state.arrays(), document)
 
     def rows(self, step: int) -> Array:
@@ -266,6 +290,8 @@ class Trainer:
                 "valid_residual": metrics.residual,
             }
             self._keep_best(metrics.loss, direct)
+        if state.best_epoch < 0:
+            state.best_parameters = state.parameters.copy()
         state.history.append(record)
         return record
 

@@ -1,0 +1,65 @@
+"""`python -m qiskit_qdeq train | evaluate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+_USAGE = """usage: python -m qiskit_qdeq {train,evaluate} [options]
+
+Quantum Deep Equilibrium Models in Qiskit.
+
+  train      train and evaluate a model (no options: digits 0, 3, 6, 9 in seconds)
+  evaluate   evaluate the checkpoint of a run on a data set
+
+Options of a command: python -m qiskit_qdeq train --help
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 when done, 2 for bad usage, 1 for any other failure with one clear line."""
+    arguments = list(sys.argv[1:] if words is None else words)
+    if arguments and arguments[0] in {"-h", "--help"}:
+        print(_USAGE, end="")
+        return 0
+    if arguments and arguments[0] == "--version":
+        from qiskit_qdeq import __version__
+
+        print(f"qiskit-qdeq {__version__}")
+        return 0
+    if not arguments or arguments[0] not in {"train", "evaluate"}:
+        print(_USAGE, end="", file=sys.stderr)
+        if arguments:
+            print(f"error: unknown command {arguments[0]!r}", file=sys.stderr)
+        return 2
+    return _run(arguments[0], arguments[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    from qiskit_qdeq.exceptions import InputError, QDEQError
+
+    try:
+        if name == "train":
+            from qiskit_qdeq.programs.train import command
+        else:
+            from qiskit_qdeq.programs.evaluate import command
+        return command(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (QDEQError, OSError, MemoryError) as error:
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: continue with --resume --output of this run", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""A scikit-learn classifier on top of the trainer.
+
+>>> from sklearn.datasets import load_iris
+>>> from qiskit_qdeq import QDEQClassifier
+>>> X, y = load_iris(return_X_y=True)
+>>> QDEQClassifier(epochs=20, random_state=0).fit(X, y).score(X, y) > 0.9
+True
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+
+from qiskit_qdeq.circuits import CircuitTemplate
+from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.gradient.implicit import Backward
+from qiskit_qdeq.gradient.regularization import Regularization
+from qiskit_qdeq.inference import Prediction, predict
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.presets import model_config
+from qiskit_qdeq.readout import softmax
+from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.progress import ProgressBar
+from qiskit_qdeq.training.trainer import Trainer
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Quantum Deep Equilibrium Model as a scikit-learn classifier.
+
+    Features are encoded as they come: scale them first (`StandardScaler` in a pipeline, or pixels normalized) so that
+    they are of the order of the fed-back expectation values, which lie in [-1, 1].
+
+    Args:
+        preset: "default" or "paper", see `presets.model_config`.
+        num_qubits: n; None takes as many as the features (and the bias) need as amplitudes, at least 2.
+        encoding: "amplitude" or "angle".
+        ansatz: "paper" (4 or 10 qubits), "random", "hardware_efficient"; None for the preset's.
+        readout: "z", "zz" or "zzz"; None for the preset's.
+        template: a `CircuitTemplate` of your own instead of the five arguments above.
+        state_scale: factor of the state fed back.
+        bias: constant input appended to every sample; "auto" appends 1.0 where an amplitude is free. Without it amplitude
+            encoding drops the norm of a sample and refuses zero vectors.
+        mode: "implicit" (the equilibrium) or "direct" (`layers` explicit layers).
+        layers: L of direct mode, warm-up and start "direct".
+        warmup_steps: steps trained in direct mode first.
+        solver: name or object, see `equilibrium.solver`.
+        backward: backward mode, see `gradient.Backward`.
+        start: "zeros", "warm" or "direct".
+        regularization, regularization_strength: Jacobian penalty, see `gradient.Regularization`.
+        epochs, batch_size, optimizer, learning_rate, schedule, weight_decay, clip_norm, dropout: see `TrainingConfig`.
+        patience: early stop after this many epochs without a better validation loss; needs `validation_fraction`.
+        validation_fraction: share of the training samples held out to choose the best epoch; 0 keeps the last one.
+        dtype: "float64" or "float32".
+        on_failure: "raise", "warn" or "accept" samples without an equilibrium when predicting.
+        verbose: show a progress bar.
+        random_state: seed of everything random.
+
+    Attributes:
+        classes_: class labels.
+        n_features_in_: features seen in fit.
+        model_: the `QDEQModel`.
+        parameters_: circuit weights, readout matrix and bias, flat.
+        history_: one record per epoch.
+        n_iter_: epochs run.
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        num_qubits: int | None = None,
+        encoding: str = "amplitude",
+        ansatz: str | None = None,
+        readout: str | None = None,
+        template: CircuitTemplate | None = None,
+        state_scale: float = 1.0,
+        bias: float | str = "auto",
+        mode: str = "implicit",
+        layers: int = 1,
+        warmup_steps: int = 0,
+        solver: str | Solver = "newton",
+        backward: str | Backward = "exact",
+        start: str = "zeros",
+        regularization: str = "none",
+        regularization_strength: float = 0.0,
+        epochs: int = 100,
+        batch_size: int = 64,
+        optimizer: str = "adam",
+        learning_rate: float = 0.03,
+        schedule: str = "cosine",
+        weight_decay: float = 0.0,
+        clip_norm: float = 0.0,
+        dropout: float = 0.0,
+        patience: int = 0,
+        validation_fraction: float = 0.0,
+        dtype: str = "float64",
+        on_failure: str = "warn",
+        verbose: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.preset = preset
+        self.num_qubits = num_qubits
+        self.encoding = encoding
+        self.ansatz = ansatz
+        self.readout = readout
+        self.template = template
+        self.state_scale = state_scale
+        self.bias = bias
+        self.mode = mode
+        self.layers = layers
+        self.warmup_steps = warmup_steps
+        self.solver = solver
+        self.backward = backward
+        self.start = start
+        self.regularization = regularization
+        self.regularization_strength = regularization_strength
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.dropout = dropout
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.dtype = dtype
+        self.on_failure = on_failure
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on samples X (N, features) with labels y (N,).
+
+        Raises:
+            InputError: (a ValueError) for data or arguments that cannot be used.
+        """
+        X, labels = self._check_training_data(X, y)
+        self.model_ = self._model(X.shape[1])
+        held_out: tuple[Array, Array] | tuple[None, None] = (None, None)
+        if self.validation_fraction:
+            X, valid_x, labels, valid_labels = self._hold_out(X, labels)
+            held_out = (valid_x, valid_labels)
+        elif self.patience:
+            raise InputError("patience needs samples to judge by: set validation_fraction, for example to 0.1")
+        config = self._config(self.epochs, self.schedule, self._seed())
+        with ProgressBar(self.verbose) as bar:
+            trainer = Trainer(self.model_, config, X, labels, *held_out, callbacks=[bar])
+            result = trainer.run()
+        self.parameters_ = result.parameters
+        self.history_ = result.history
+        self.n_iter_ = len(result.history)
+        self._optimizer_state = trainer.state.optimizer
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """One epoch over X, y at a constant rate, continuing where the last call (or `fit`) ended.
+
+        Args:
+            X, y: samples and labels.
+            classes: all labels that will ever occur; required at the first call.
+
+        Raises:
+            InputError: if `classes` is missing at first, or y holds a label that is not among them.
+        """
+        first = not hasattr(self, "parameters_")
+        if first:
+            if classes is None:
+                raise InputError("classes must list all labels at the first call of partial_fit")
+            self.classes_ = np.unique(classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise InputError(f"classes must stay {self.classes_}, got {np.unique(classes)}")
+        X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
+        check_classification_targets(y)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise InputError(f"y holds labels {unknown} that are not in classes {self.classes_}")
+        if first:
+            self.model_ = self._model(X.shape[1])
+            self.history_, self.n_iter_ = [], 0
+        labels = np.searchsorted(self.classes_, y)
+        config = self._config(1, "constant", self._seed() + self.n_iter_)
+        trainer = Trainer(
+            self.model_, config, X, labels, initial_parameters=None if first else self.parameters_
+        )
+        if not first:
+            trainer.state.optimizer = self._optimizer_state
+        result = trainer.run()
+        self.parameters_ = result.last_parameters
+        self._optimizer_state = trainer.state.optimizer
+        self.history_ = [*self.history_, *result.history]
+        self.n_iter_ += 1
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Class labels (N,)."""
+        best = self._predict(X).logits.argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> Array:
+        """Class probabilities (N, C), in the order of `classes_`."""
+        return softmax(self._predict(X).logits)
+
+    def decision_function(self, X: Any) -> Array:
+        """Logits (N, C); for two classes their difference (N,)."""
+        logits = self._predict(X).logits
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def equilibrium(self, X: Any) -> Prediction:
+        """Equilibria, residuals and solver steps of samples X, beside their logits."""
+        return self._predict(X)
+
+    def _predict(self, X: Any) -> Prediction:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        chosen = None if self.mode == "direct" else solver(self.solver)
+        inputs = self.model_.prepare(X).astype(self.dtype)
+        return predict(
+            self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure
+        )
+
+    def _check_training_data(self, X: Any, y: Any) -> tuple[Array, Array]:
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(f"y must hold at least 2 classes, got only one class: {self.classes_[0]!r}")
+        constant = np.flatnonzero(np.ptp(X, axis=0) == 0)
+        if len(constant) == X.shape[1] and len(X) > 1:
+            warnings.warn(f"all {X.shape[1]} features are constant: nothing can be learned", stacklevel=3)
+        return X, labels
+
+    def _hold_out(self, X: Array, labels: Array) -> list[Array]:
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
+        parts: list[Array] = train_test_split(
+            X, labels, test_size=self.validation_fraction, stratify=labels, random_state=self._seed()
+        )
+        return parts
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _config(self, epochs: int, schedule: str, seed: int) -> TrainingConfig:
+        backward = self.backward if isinstance(self.backward, Backward) else Backward(self.backward)
+        return TrainingConfig(
+            mode=self.mode,
+            layers=self.layers,
+            warmup_steps=self.warmup_steps,
+            solver=solver(self.solver),
+            backward=backward,
+            start=self.start,
+            regularization=Regularization(self.regularization, self.regularization_strength),
+            epochs=epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            schedule=schedule,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            dropout=self.dropout,
+            patience=self.patience,
+            seed=seed,
+        )
+
+    def _model(self, num_features: int) -> QDEQModel:
+        classes = len(self.classes_)
+        if self.template is not None:
+            spare = self.template.num_features - num_features
+            if spare not in (0, 1):
+                raise InputError(
+                    f"template encodes {self.template.num_features} features, X has {num_features} "
+                    "(a template may have one input more, for the bias)"
+                )
+            bias = (1.0 if self.bias == "auto" else float(self.bias)) if spare else 0.0
+            return QDEQModel(
+                self.template, classes, state_scale=self.state_scale, bias=bias, dtype=self.dtype
+            )
+        num_qubits, bias = self._size(num_features)
+        overrides = {"ansatz": self.ansatz, "readout": self.readout}
+        return model_config(
+            self.preset,
+            num_features,
+            classes,
+            num_qubits,
+            encoding=self.encoding,
+            state_scale=self.state_scale,
+            bias=bias,
+            dtype=self.dtype,
+            **{name: value for name, value in overrides.items() if value is not None},
+        ).build()
+
+    def _size(self, num_features: int) -> tuple[int, float]:
+        """Qubits and bias for this many features."""
+        wanted = 1.0 if self.bias == "auto" else float(self.bias)
+        if self.encoding != "amplitude":
+            return self.num_qubits or max(2, min(num_features, 8)), 0.0 if self.bias == "auto" else wanted
+        if self.num_qubits is None:
+            return max(2, (num_features + bool(wanted) - 1).bit_length()), wanted
+        if self.bias == "auto" and num_features + 1 > 2**self.num_qubits:
+            wanted = 0.0
+        return self.num_qubits, wanted

@@ -1,0 +1,134 @@
+"""Arguments of the programs: one frozen dataclass per program, made from a command line or from a plain mapping."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from qiskit_qdeq.exceptions import InputError
+
+T = TypeVar("T")
+
+
+def option(default: Any, text: str, **details: Any) -> Any:
+    """A dataclass field that is also a command-line option."""
+    return field(default=default, metadata={"help": text, **details})
+
+
+def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentParser:
+    """The command line of a dataclass of options: field `learning_rate` is `--learning-rate`."""
+    result = argparse.ArgumentParser(
+        prog=name, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for item in dataclasses.fields(kind):
+        details = dict(item.metadata)
+        text = details.pop("help").replace("%", "%%")
+        if details.pop("positional", False):
+            result.add_argument(item.name, help=text, **details)
+        elif item.default is False:
+            result.add_argument(f"--{item.name.replace('_', '-')}", action="store_true", help=text)
+        else:
+            result.add_argument(
+                f"--{item.name.replace('_', '-')}", default=item.default, help=text, **details
+            )
+    return result
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass from a mapping of its fields; fields left out have their defaults.
+
+    Raises:
+        InputError: for a key that is no field, or a value that is not among the field's choices.
+    """
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InputError(f"unknown arguments {unknown}; there are {sorted(fields)}")
+    for name, value in values.items():
+        choices = fields[name].metadata.get("choices")
+        if choices and value is not None and value not in choices:
+            raise InputError(f"{name} must be one of {list(choices)}, got {value!r}")
+    return kind(**values)
+
+
+def class_list(text: str) -> tuple[int, ...]:
+    """"0,3,6,9" -> (0, 3, 6, 9)."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"classes must be integers separated by commas, got {text!r}") from None
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Which samples."""
+
+    data: str = option(
+        "digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10")
+    )
+    data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
+    classes: tuple[int, ...] | None = option(
+        None, "labels to keep, e.g. 0,3,6,9; default: those four at 4 qubits for digits and mnist, else all", type=class_list
+    )
+    limit: int | None = option(None, "keep at most this many samples in each part", type=int)
+
+
+@dataclass(frozen=True)
+class TrainArguments(DataArguments):
+    """Options of `train`; None is the preset's own value."""
+
+    preset: str = option("default", "model and training recipe", choices=("default", "paper"))
+    mode: str = option("implicit", "equilibrium or explicit layers", choices=("implicit", "direct"))
+    layers: int = option(1, "layers of direct mode, of warm-up and of start 'direct'", type=int)
+    warmup: int = option(0, "steps trained in direct mode first", type=int)
+    solver: str | None = option(None, "newton, broyden, anderson, picard or scipy:<method of scipy.optimize.root>")
+    tol: float | None = option(None, "residual at which a sample has converged", type=float)
+    max_steps: int | None = option(None, "solver steps after which a sample is given up", type=int)
+    backward: str | None = option(None, "exact, neumann, jfb, shine, broyden, anderson or gmres")
+    start: str = option("zeros", "first iterate", choices=("zeros", "warm", "direct"))
+    encoding: str = option("amplitude", "encoder", choices=("amplitude", "angle"))
+    num_qubits: int = option(4, "qubits", type=int)
+    ansatz: str | None = option(None, "ansatz circuit", choices=("paper", "random", "hardware_efficient"))
+    readout: str | None = option(None, "readout observables", choices=("z", "zz", "zzz"))
+    state_scale: float | None = option(None, "factor of the state fed back", type=float)
+    regularization: str | None = option(
+        None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson")
+    )
+    regularization_strength: float | None = option(None, "its strength", type=float)
+    epochs: int | None = option(None, "passes over the training samples", type=int)
+    batch_size: int | None = option(None, "samples per step", type=int)
+    optimizer: str | None = option(None, "optimizer", choices=("adam", "sgd"))
+    learning_rate: float | None = option(None, "base learning rate", type=float)
+    schedule: str | None = option(None, "its course", choices=("constant", "cosine", "step", "exponential"))
+    weight_decay: float | None = option(None, "decoupled decay of the readout matrix", type=float)
+    clip_norm: float | None = option(None, "largest gradient norm, 0 for no clipping", type=float)
+    dropout: float | None = option(None, "dropout rate on readout features", type=float)
+    patience: int | None = option(None, "epochs without progress after which training stops, 0: never", type=int)
+    dtype: str = option("float64", "precision of the exact evaluator", choices=("float64", "float32"))
+    seed: int = option(0, "seed of parameters, sample order and dropout", type=int)
+    output: str | None = option(None, "folder for results; default: a new one below qdeq-runs/")
+    resume: bool = option(False, "continue the run in --output")
+    overwrite: bool = option(False, "replace an earlier run in --output")
+    checkpoint_every: int = option(0, "steps between checkpoints, 0: after every epoch", type=int)
+    no_plots: bool = option(False, "draw no figures")
+    quiet: bool = option(False, "no progress bar, no summary")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Options of `evaluate`; None is what the run was trained with."""
+
+    directory: str = option("", "folder of a run, or its checkpoint file", positional=True, metavar="DIR")
+    data: str | None = option(
+        None, "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10")
+    )
+    data_dir: str | None = option(None, "folder with the data set's files")
+    split: str = option("test", "part of the data set", choices=("train", "valid", "test"))
+    limit: int | None = option(None, "keep at most this many samples", type=int)
+    solver: str | None = option(None, "another forward solver than in training")
+    tol: float | None = option(None, "another tolerance", type=float)
+    json: str | None = option(None, "write the metrics to this file")
+    quiet: bool = option(False, "print nothing but errors")

@@ -1,0 +1,46 @@
+"""The figures of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qiskit_qdeq.data import DataSplit
+from qiskit_qdeq.equilibrium.driver import solve
+from qiskit_qdeq.equilibrium.solvers import solver
+from qiskit_qdeq.inference import predict
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.trainer import TrainingResult
+from qiskit_qdeq.visualization import (
+    plot_confusion,
+    plot_history,
+    plot_residual_traces,
+    plot_spectrum,
+    save_figures,
+)
+
+#: Test samples whose solver traces and Jacobian spectra are drawn.
+_SAMPLES = 128
+
+
+def draw_run(
+    folder: Path, model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit
+) -> None:
+    """Write learning curves, residual traces per solver, spectrum of J and confusion matrix as PNG files."""
+    inputs = model.prepare(split.x_test).astype(model.dtype)
+    chosen = None if config.mode == "direct" else config.solver
+    found = predict(model, result.parameters, inputs, chosen, layers=config.layers, on_failure="accept")
+    figures = {
+        "history": plot_history(result.history),
+        "confusion": plot_confusion(split.y_test, found.logits.argmax(axis=1), split.classes),
+    }
+    if chosen is not None:
+        weights, _, _ = model.split(result.parameters)
+        problem = model.evaluator.bind(weights).map(inputs[:_SAMPLES])
+        solutions = {
+            name: solve(problem, solver(name, tol=1e-10, max_steps=40), on_failure="accept")
+            for name in ("newton", "broyden", "anderson", "picard")
+        }
+        figures["residual_traces"] = plot_residual_traces(solutions)
+        figures["spectrum"] = plot_spectrum(problem.at(found.state[:_SAMPLES]).jacobian)
+    save_figures(folder, figures)
