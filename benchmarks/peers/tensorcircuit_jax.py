@@ -25,6 +25,7 @@ import opt_einsum
 import optax
 import tensorcircuit as tc
 import tensornetwork as tn
+from jax.flatten_util import ravel_pytree
 from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Problem, Rotation, Step, serve
 
 Array = Any
@@ -48,25 +49,26 @@ def make_step(problem: Problem, threads: int) -> Step:
     tc.set_dtype("complex64")
     tc.set_contractor("custom", optimizer=opt_einsum.RandomGreedy(max_repeats=64))
     model = amplitude_model(problem) if problem.encoding == "amplitude" else angle_model(problem)
-    repeats = problem.num_qubits
+    names = ("weights", "head_weight", "head_bias")
+    params, unravel = ravel_pytree({name: jnp.array(getattr(problem, name)) for name in names})
 
-    def loss_of(params: dict[str, Array], inputs: Array, labels: Array) -> tuple[Array, Array]:
-        columns = reachable_columns(problem, params["weights"])
+    def loss_of(params: Array, inputs: Array, labels: Array) -> tuple[Array, Array]:
+        p = unravel(params)
+        columns = reachable_columns(problem, p["weights"])
         state, residual = equilibrium(model, columns, inputs)
-        head = params["head_weight"].reshape(-1, problem.num_qubits, repeats).sum(2)
-        logits = jax.nn.relu(state) @ head.T + params["head_bias"]
+        head = p["head_weight"].reshape(-1, problem.num_qubits, problem.num_qubits).sum(2)
+        logits = jax.nn.relu(state) @ head.T + p["head_bias"]
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), residual
 
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adam(LEARNING_RATE))
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def update(params: Tree, moments: Tree, inputs: Array, labels: Array) -> tuple[Tree, Tree, Array]:
+    def update(params: Array, moments: Tree, inputs: Array, labels: Array) -> tuple[Array, Tree, Array]:
         (loss, residual), grads = jax.value_and_grad(loss_of, has_aux=True)(params, inputs, labels)
         changes, moments = optimizer.update(grads, moments)
         return optax.apply_updates(params, changes), moments, jnp.stack([loss, residual])
 
-    params = {name: jnp.array(getattr(problem, name)) for name in ("weights", "head_weight", "head_bias")}
     moments = optimizer.init(params)
     inputs, labels = jnp.array(problem.inputs), jnp.array(problem.labels, dtype=jnp.int32)
 
@@ -171,26 +173,29 @@ def angle_model(problem: Problem) -> Model:
         return jnp.einsum("jlmt,sml->jst", jnp.einsum("jlrmq,tqr->jlmt", a, right), left).real
 
     def prepare(columns: Array, x: Array) -> Tree:
-        return coefficients(columns), [(x @ f.T, (f @ p).T) for _, f in layers]
+        offsets = [x @ f.T for _, f in layers]
+        return coefficients(columns), [(jnp.cos(t), jnp.sin(t)) for t in offsets]
 
-    def bloch(angles: list[tuple[Array, Array]], q: Array) -> tuple[Array, Array]:
-        turns = [offset + q @ slope for offset, slope in angles]
-        r = (jnp.zeros_like(turns[0]), jnp.zeros_like(turns[0]), jnp.ones_like(turns[0]))
-        for (name, _), t in zip(layers, turns, strict=True):
-            r = rotate(name, r, jnp.cos(t), jnp.sin(t))
-        wires = jnp.stack([jnp.ones_like(r[0]), *((r[0], r[2]) if real else r)], axis=2)
+    def bloch(offsets: list[tuple[Array, Array]], q: Array) -> tuple[Array, Array]:
+        zero = jnp.zeros_like(offsets[0][0])
+        r = (zero, zero, zero + 1)
+        for (name, f), (c, s) in zip(layers, offsets, strict=True):
+            turn = q @ distinct_columns((f @ p).T)
+            cq, sq = jnp.cos(turn), jnp.sin(turn)
+            r = rotate(name, r, c * cq - s * sq, s * cq + c * sq)
+        wires = jnp.stack([zero + 1, *((r[0], r[2]) if real else r)], axis=2)
         return outer(wires[:, :split]), outer(wires[:, split:])
 
     def values(shared: Tree, q: Array) -> Array:
-        c, angles = shared
-        s, t = bloch(angles, q)
+        c, offsets = shared
+        s, t = bloch(offsets, q)
         return jnp.einsum("bjs,bs->bj", jnp.einsum("bt,jst->bjs", t, c), s)
 
     def jacobian(shared: Tree, q: Array) -> Array:
-        c, angles = shared
-        s, t = bloch(angles, q)
+        c, offsets = shared
+        s, t = bloch(offsets, q)
         units = jnp.broadcast_to(jnp.eye(n)[:, None], (n, *q.shape))
-        ds, dt = jax.vmap(lambda e: jax.jvp(partial(bloch, angles), (q,), (e,))[1])(units)
+        ds, dt = jax.vmap(lambda e: jax.jvp(partial(bloch, offsets), (q,), (e,))[1])(units)
         on_left = jnp.einsum("bjs,kbs->bjk", jnp.einsum("bt,jst->bjs", t, c), ds)
         return on_left + jnp.einsum("bjt,kbt->bjk", jnp.einsum("bs,jst->bjt", s, c), dt)
 
@@ -228,9 +233,27 @@ def observables(columns: Array, num_qubits: int, real: bool) -> Array:
     signs = (1.0 - 2.0 * (bits & 1)).astype(np.float32)
     v = jnp.stack([columns.real, columns.imag]) if real else columns[None]
     v = v.reshape(len(v), 2**half, 2**half, -1)
-    high = jnp.einsum("clra,clrb->lab", v.conj(), v)
-    low = jnp.einsum("clra,clrb->rab", v.conj(), v)
-    return jnp.concatenate([jnp.einsum("jl,lab->jab", signs, part) for part in (high, low)])
+    halves = [v.transpose(axes).reshape(2**half, -1, v.shape[-1]) for axes in ((1, 0, 2, 3), (2, 0, 1, 3))]
+    grams = [(real_gram if real else gram)(part).reshape(2**half, -1) for part in halves]
+    return jnp.concatenate([signs @ part for part in grams]).reshape(num_qubits, v.shape[-1], -1)
+
+
+def gram(v: Array) -> Array:
+    return jnp.einsum("lra,lrb->lab", v.conj(), v)
+
+
+@jax.custom_vjp
+def real_gram(v: Array) -> Array:
+    """Vᵀ V with a derivative of one product, V (G + Gᵀ), instead of two."""
+    return gram(v)
+
+
+real_gram.defvjp(lambda v: (gram(v), v), lambda v, g: (jnp.einsum("lra,lab->lrb", v, g + jnp.swapaxes(g, 1, 2)),))
+
+
+def distinct_columns(matrix: np.ndarray) -> np.ndarray:
+    """One column where all columns are equal, so that the sine of a shared angle is taken once."""
+    return matrix[:, :1] if (matrix == matrix[:, :1]).all() else matrix
 
 
 def rotate(name: str, r: tuple[Array, Array, Array], c: Array, s: Array) -> tuple[Array, Array, Array]:

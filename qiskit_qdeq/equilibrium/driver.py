@@ -9,7 +9,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.scipy_root import ScipyRoot, solve_with_scipy
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Broyden, Memory, Newton, Solver
-from qiskit_qdeq.evaluation.protocol import ClosedFormMap, Cost, EquilibriumMap
+from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,7 +44,7 @@ def solve(
         raise InputError(f"initial state of sample {row} is not finite")
     if isinstance(solver, ScipyRoot):
         return solve_with_scipy(problem, solver, state).check(on_failure)
-    if isinstance(solver, Newton) and isinstance(problem, ClosedFormMap):
+    if isinstance(solver, Newton) and hasattr(type(problem), "quadratic"):
         return _solve_closed_form(problem, solver, state).check(on_failure)
     return _Iteration(problem, solver, state, keep_inverse).run().check(on_failure)
 
@@ -61,7 +61,6 @@ def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = N
 def _solve_closed_form(problem: Any, solver: Newton, state: Array) -> Solution:
     """Newton on the ratio of quadratics, compiled; no circuit is run beyond what the map already did."""
     quadratic = problem.quadratic
-    state = state.astype(quadratic.constant.dtype)
     trace, steps, evaluations, status = quadratic.newton(
         state, solver.tol, solver.rtol, solver.max_steps, solver.halvings
     )

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qiskit_qdeq.evaluation.lanes import solve_adjoint
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -247,10 +248,6 @@ def solver(name: str | Solver, **options: Any) -> Any:
 
 def solve_linear(matrix: Array, rhs: Array) -> Array:
     """matrix⁻¹ rhs for every sample, (b, K, K), (b, K); NaN where a matrix is singular."""
-    from qiskit_qdeq.evaluation.quadratic import solve_adjoint_all
-
     # the compiled routine solves (1 - Aᵀ) y = c
     adjoint = np.eye(rhs.shape[1], dtype=matrix.dtype) - np.swapaxes(matrix, 1, 2)
-    out = np.empty_like(rhs)
-    solve_adjoint_all(np.ascontiguousarray(adjoint), np.ascontiguousarray(rhs), out)
-    return out
+    return solve_adjoint(adjoint, rhs)

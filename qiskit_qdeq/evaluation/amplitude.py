@@ -65,17 +65,18 @@ class BoundAmplitude:
 
     @cached_property
     def mixed(self) -> Array:
-        """R_(j,k) = Re V† M_j w_k as (D, K·K): B = 2 xᵀR."""
-        moved = self.evaluator.states.each(self.injected)
-        product: Array = self.matrix.T @ moved.reshape(len(self.matrix), -1)
+        """R_(j,k) = 2 Re V† M_j w_k as (D, K·K): B = xᵀR."""
+        moved = self.evaluator.states.each(self.injected).reshape(len(self.matrix), -1)
+        product = self.matrix.T @ moved
+        product *= 2
         return product
 
     @cached_property
     def quadratic(self) -> Array:
         """C_j = Pᵀ A_j P, (K, K, K)."""
         size = self.evaluator.injection.shape[1]
-        product = self.evaluator.injection.T @ self.mixed
-        return np.ascontiguousarray(product.reshape(size, size, size).transpose(1, 0, 2))
+        product = 0.5 * (self.evaluator.injection.T @ self.mixed)
+        return product.reshape(size, size, size).transpose(1, 0, 2)
 
     def map(self, inputs: Array) -> AmplitudeMap:
         """The map of samples (B, D); zero vectors must have been refused before."""
@@ -103,23 +104,20 @@ class AmplitudeMap:
 
     @cached_property
     def overlap(self) -> Array:
-        """xᵀP (B, K)."""
-        product: Array = self.inputs @ self.bound.evaluator.injection
-        return product
+        """Pᵀx (K, B)."""
+        return self.bound.evaluator.injection.T @ self.inputs.T
 
     @cached_property
     def quadratic(self) -> RationalQuadratic:
         """m as a ratio of quadratics in q."""
-        size = self.num_states
-        linear = (self.inputs @ self.bound.mixed).reshape(self.batch, size, size)
-        linear *= 2
+        evaluator = self.bound.evaluator
         return RationalQuadratic(
-            np.ascontiguousarray(self.bound.evaluator.states.expectations(self.encoded).T),
-            linear,
+            evaluator.states.expectations(self.encoded),
+            self.bound.mixed.T @ self.inputs.T,
             self.bound.quadratic,
             self.norm,
             2 * self.overlap,
-            self.bound.evaluator.gram,
+            evaluator.gram,
         )
 
     def values(self, state: Array, rows: Array) -> Evaluation:
@@ -207,8 +205,8 @@ class AmplitudePoint:
         """uᵀu (B,)."""
         if not self._moved:
             return self._source.norm
-        cross = 2 * self._source.overlap + self.state @ self._evaluator.gram
-        return self._source.norm + np.einsum("bk,bk->b", cross, self.state)
+        cross = 2 * self._source.overlap + self._evaluator.gram @ self.state.T
+        return self._source.norm + np.einsum("kb,bk->b", cross, self.state)
 
     @cached_property
     def values(self) -> Array:
@@ -243,7 +241,7 @@ class AmplitudePoint:
         moved = self._pulled(cotangent).reshape(len(self._source.bound.matrix), -1)
         product = moved.T @ self._source.bound.injected.reshape(len(moved), -1)
         scale = np.einsum("bf,bf->b", cotangent, self.features) / self.norm
-        overlap = self._source.overlap
+        overlap = self._source.overlap.T
         if self._moved:
             overlap = overlap + self.state @ self._evaluator.gram
         product -= scale[:, None] * overlap

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -81,7 +81,11 @@ class EvaluationPoint(Protocol):
 
 
 class EquilibriumMap(Protocol):
-    """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights."""
+    """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights.
+
+    A map that knows m as a ratio of quadratics has a property `quadratic`, the `RationalQuadratic` of the minibatch: solving
+    it then needs no circuit at all.
+    """
 
     batch: int
     num_states: int
@@ -97,15 +101,6 @@ class EquilibriumMap(Protocol):
 
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
         """∂L/∂θ (p,) of the sum of the terms, in one adjoint pass."""
-
-
-@runtime_checkable
-class ClosedFormMap(Protocol):
-    """An `EquilibriumMap` whose m is a known ratio of quadratics in q, so that solving it needs no circuit at all."""
-
-    @property
-    def quadratic(self) -> Any:
-        """The `RationalQuadratic` of the minibatch."""
 
 
 class BoundEvaluator(Protocol):

@@ -16,8 +16,8 @@ from scipy.sparse.linalg import gmres
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Anderson, Broyden
+from qiskit_qdeq.evaluation.lanes import solve_adjoint as solve_adjoint_exactly
 from qiskit_qdeq.evaluation.protocol import Evaluation, EvaluationPoint
-from qiskit_qdeq.evaluation.quadratic import solve_adjoint_all
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,8 +80,7 @@ def solve_adjoint(
         return -np.einsum("bji,bj->bi", solution.inverse, cotangent)
     jacobian = point.jacobian
     if mode == "exact":
-        result = np.empty_like(cotangent)
-        solve_adjoint_all(jacobian, np.ascontiguousarray(cotangent), result)
+        result = solve_adjoint_exactly(jacobian, cotangent)
     elif mode == "neumann":
         result, power = cotangent.copy(), cotangent
         for _ in range(backward.terms - 1):

@@ -1,0 +1,103 @@
+"""The circuit of a template, drawn by Qiskit and folded to the width of a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from qiskit import QuantumCircuit
+from qiskit.circuit import Gate, Parameter
+from qiskit.exceptions import MissingOptionalLibraryError
+
+from qiskit_qdeq.circuits import CircuitTemplate
+from qiskit_qdeq.circuits._checks import check_count
+from qiskit_qdeq.exceptions import InputError, MissingExtraError
+from qiskit_qdeq.visualization._figure import TEXT, WIDTH, NotebookFigure
+
+PARTS = ("boxed", "template", "encoder", "ansatz")
+
+#: Inches per gate width of a short circuit, which is not stretched to the full width.
+_UNIT = 0.5
+
+
+def plot_circuit(
+    template: CircuitTemplate,
+    *,
+    part: str = "boxed",
+    fold: int = 14,
+    reverse_bits: bool = False,
+    style: str | dict[str, Any] | None = None,
+) -> Figure:
+    """Draw a template's circuit with Qiskit's matplotlib drawer.
+
+    Whatever their names, angles are written φ_i and weights θ_i: i is the index into the encoder's angles and into the
+    weights. A global phase is not drawn.
+
+    Args:
+        template: the circuit U(θ) S(φ).
+        part: "boxed" draws the encoder as one box S(φ) before the ansatz, "template" every gate of both, "encoder" and
+            "ansatz" one of them.
+        fold: gate columns per row.
+        reverse_bits: wire 0 (Qiskit's last qubit) on top, instead of qubit 0.
+        style: as in `QuantumCircuit.draw`.
+
+    Raises:
+        InputError: for an unknown part or a fold below 2.
+        MissingExtraError: if pylatexenc, which Qiskit's drawer needs, is not installed.
+    """
+    if not isinstance(template, CircuitTemplate):
+        raise InputError(f"template must be a CircuitTemplate, got {type(template).__name__}")
+    fold = check_count("fold", fold, minimum=2)
+    if not isinstance(reverse_bits, bool):
+        raise InputError(f"reverse_bits must be True or False, got {reverse_bits!r}")
+    if part not in PARTS:
+        raise InputError(f"part must be one of {list(PARTS)}, got {part!r}")
+    circuit = _part(template, part)
+    options = {"output": "mpl", "fold": fold, "reverse_bits": reverse_bits, "style": style}
+    try:
+        figure = _draw(circuit, WIDTH, options)
+        columns = _span(figure)[0]
+        if columns * _UNIT < WIDTH:
+            figure = _draw(circuit, columns * _UNIT, options)
+    except MissingOptionalLibraryError as error:
+        raise MissingExtraError(
+            f"Qiskit draws circuits with {error.libname}, which is not installed: pip install \"qiskit-qdeq[drawing]\""
+        ) from error
+    return figure
+
+
+def _part(template: CircuitTemplate, part: str) -> QuantumCircuit:
+    """A copy to draw, with short parameter names."""
+    if part == "boxed":
+        circuit = QuantumCircuit(template.num_qubits)
+        circuit.append(Gate("S(φ)", template.num_qubits, []), circuit.qubits)
+        circuit.compose(template.ansatz, inplace=True)
+    else:
+        chosen = {"template": template.circuit, "encoder": template.encoder.circuit, "ansatz": template.ansatz}
+        circuit = chosen[part].copy()
+    # the drawer would write a global phase into pyplot's current figure
+    circuit.global_phase = 0
+    names = _numbered("φ", template.encoder.parameters) | _numbered("θ", template.weights)
+    present = circuit.parameters
+    return circuit.assign_parameters({old: new for old, new in names.items() if old in present})
+
+
+def _numbered(letter: str, parameters: Sequence[Parameter]) -> dict[Parameter, Parameter]:
+    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+    return {old: Parameter(letter + str(i).translate(digits)) for i, old in enumerate(parameters)}
+
+
+def _draw(circuit: QuantumCircuit, width: float, options: dict[str, Any]) -> NotebookFigure:
+    """Draw into a figure of that width; Qiskit takes the text size from the width and leaves the height to us."""
+    figure = NotebookFigure(figsize=(width, width))
+    axes = figure.add_axes((0, 0, 1, 1))
+    circuit.draw(ax=axes, **options)
+    across, down = _span(figure)
+    figure.set_size_inches(width, width * down / across)
+    return figure
+
+
+def _span(figure: Figure) -> tuple[float, float]:
+    (left, right), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    return right - left, top - bottom
