@@ -82,12 +82,22 @@ class Problem:
         """P, (D, n): every q_j repeated n times."""
         return np.repeat(np.eye(self.num_qubits, dtype=np.float32), self.num_qubits, axis=0)
 
-    def rotation_angles(self, rotations: tuple[Rotation, ...]) -> np.ndarray:
-        """F, (R, D): the angles of ``rotations`` are F u."""
-        rows = np.zeros((len(rotations), self.num_features), dtype=np.float32)
-        for row, rotation in zip(rows, rotations, strict=True):
-            row[list(rotation.features)] = 1
-        return rows
+    @property
+    def turned_wires(self) -> tuple[int, ...]:
+        """Wires whose only rotation is RX: RX(t)|0> = S† RY(t)|0>, so an S† lets ``encoder_layers`` write it as RY."""
+        single = len(self.rotations) == self.num_qubits
+        return tuple(rotation.wire for rotation in self.rotations if single and rotation.name == "rx")
+
+    def encoder_layers(self) -> list[tuple[str, np.ndarray]]:
+        """The angle encoder on the live wires, one rotation per wire and layer: name and F, (live, D), angles F u."""
+        layers = []
+        for k in range(0, len(self.rotations), self.num_qubits):
+            live = [r for r in self.rotations[k : k + self.num_qubits] if r.wire in self.live_wires]
+            angles = np.zeros((len(live), self.num_features), dtype=np.float32)
+            for row, rotation in zip(angles, live, strict=True):
+                row[list(rotation.features)] = 1
+            layers.append(("ry" if self.turned_wires else live[0].name, angles))
+        return layers
 
     def signs(self) -> np.ndarray:
         """Diagonals of Z_0 .. Z_{n-1}, (n, 2^n)."""

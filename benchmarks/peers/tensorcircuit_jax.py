@@ -26,7 +26,7 @@ import optax
 import tensorcircuit as tc
 import tensornetwork as tn
 from jax.flatten_util import ravel_pytree
-from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Problem, Rotation, Step, serve
+from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Problem, Step, serve
 
 Array = Any
 Tree = Any
@@ -89,7 +89,7 @@ def reachable_columns(problem: Problem, weights: Array) -> Array:
         identity = tn.Node(np.eye(2, dtype=np.complex64))
         legs[wire], legs[n + column] = identity[0], identity[1]
     circuit = tc.Circuit(n + len(live), mps_inputs=tc.QuVector(legs))
-    for wire in turned_wires(problem):
+    for wire in problem.turned_wires:
         circuit.sd(wire)
     for gate in problem.gates:
         if gate.name == "sx":
@@ -99,13 +99,6 @@ def reachable_columns(problem: Problem, weights: Array) -> Array:
         else:
             getattr(circuit, gate.name)(*gate.wires, theta=weights[gate.weight])
     return circuit.state().reshape(2**n, 2 ** len(live))
-
-
-def turned_wires(problem: Problem) -> list[int]:
-    """Wires whose only rotation is RX: RX(t)|0> = S† RY(t)|0>, so an S† makes the encoder's states real."""
-    if len(problem.rotations) != problem.num_qubits:
-        return []
-    return [rotation.wire for rotation in problem.rotations if rotation.name == "rx"]
 
 
 def amplitude_model(problem: Problem) -> Model:
@@ -163,7 +156,7 @@ known_product.defvjp(
 def angle_model(problem: Problem) -> Model:
     n, live, p = problem.num_qubits, problem.live_wires, problem.upsampling()
     split = len(live) // 2
-    layers = encoder_layers(problem)
+    layers = problem.encoder_layers()
     real = len(layers) == 1
     left, right = pauli_products(split, real), pauli_products(len(live) - split, real)
 
@@ -203,16 +196,6 @@ def angle_model(problem: Problem) -> Model:
         return values((coefficients(columns), shared[1]), q)
 
     return Model(n, prepare, values, jacobian, apply)
-
-
-def encoder_layers(problem: Problem) -> list[tuple[str, np.ndarray]]:
-    """The encoder on the live wires as layers of one rotation each: name and F, (live, D), with angles F u."""
-    if len(problem.rotations) == problem.num_qubits:
-        live = tuple(r for r in problem.rotations if r.wire in problem.live_wires)
-        return [("ry", problem.rotation_angles(live))]
-    n = problem.num_qubits
-    layers = [problem.rotations[k : k + n] for k in range(0, len(problem.rotations), n)]
-    return [(layer[0].name, problem.rotation_angles(layer)) for layer in layers]
 
 
 def pauli_products(count: int, real: bool) -> np.ndarray:

@@ -36,17 +36,22 @@ def solve(
         InputError: for an initial state of another shape or with entries that are not finite.
     """
     shape = (problem.batch, problem.num_states)
-    state = np.zeros(shape) if initial is None else np.array(initial, dtype=float)
-    if state.shape != shape:
-        raise InputError(f"initial state must have shape (batch, num_states) = {shape}, got {state.shape}")
-    if not np.isfinite(state).all():
-        row = int(np.flatnonzero(~np.isfinite(state).all(axis=1))[0])
-        raise InputError(f"initial state of sample {row} is not finite")
+    state = np.zeros(shape) if initial is None else _checked(initial, shape)
     if isinstance(solver, ScipyRoot):
         return solve_with_scipy(problem, solver, state).check(on_failure)
     if isinstance(solver, Newton) and hasattr(type(problem), "quadratic"):
         return _solve_closed_form(problem, solver, state).check(on_failure)
     return _Iteration(problem, solver, state, keep_inverse).run().check(on_failure)
+
+
+def _checked(initial: Array, shape: tuple[int, int]) -> Array:
+    state = np.array(initial, dtype=float)
+    if state.shape != shape:
+        raise InputError(f"initial state must have shape (batch, num_states) = {shape}, got {state.shape}")
+    if not np.isfinite(state).all():
+        row = int(np.flatnonzero(~np.isfinite(state).all(axis=1))[0])
+        raise InputError(f"initial state of sample {row} is not finite")
+    return state
 
 
 def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = None) -> Array:
@@ -60,12 +65,10 @@ def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = N
 
 def _solve_closed_form(problem: Any, solver: Newton, state: Array) -> Solution:
     """Newton on the ratio of quadratics, compiled; no circuit is run beyond what the map already did."""
-    quadratic = problem.quadratic
-    trace, steps, evaluations, status = quadratic.newton(
-        state, solver.tol, solver.rtol, solver.max_steps, solver.halvings
-    )
-    residual = trace[np.arange(len(trace)), steps]
-    return Solution(state, residual, status, steps, evaluations, trace[:, : int(steps.max(initial=0)) + 1])
+    found = problem.quadratic.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.halvings)
+    problem.remember(state, found)
+    residual = found.trace[np.arange(len(state)), found.steps]
+    return Solution(state, residual, found.status, found.steps, found.evaluations, found.trace)
 
 
 class _Iteration:

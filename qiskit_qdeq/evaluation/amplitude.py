@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.evaluation.lanes import lane_kernels, solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
-from qiskit_qdeq.evaluation.quadratic import RationalQuadratic
+from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic, lane_ranges
+from qiskit_qdeq.evaluation.threads import run_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -90,6 +92,7 @@ class AmplitudeMap:
         self.bound, self.inputs = bound, inputs
         self.batch = len(inputs)
         self.num_states = bound.evaluator.injection.shape[1]
+        self._solved: tuple[Array, NewtonResult] | None = None
 
     @cached_property
     def encoded(self) -> Array:
@@ -100,7 +103,7 @@ class AmplitudeMap:
     @cached_property
     def norm(self) -> Array:
         """xᵀx (B,)."""
-        return np.einsum("bd,bd->b", self.inputs, self.inputs)
+        return np.vecdot(self.inputs, self.inputs)
 
     @cached_property
     def overlap(self) -> Array:
@@ -129,9 +132,16 @@ class AmplitudeMap:
         values, jacobian = self.quadratic.linearize(state, rows)
         return Evaluation(values), jacobian
 
+    def remember(self, state: Array, found: NewtonResult) -> None:
+        """Keep what a solve computed at its solution for `at(state)` of this very array."""
+        self._solved = (state, found)
+
     def at(self, state: Array) -> AmplitudePoint:
         """The whole minibatch at `state` (B, K)."""
-        return AmplitudePoint(self, state)
+        point = AmplitudePoint(self, state)
+        if self._solved is not None and self._solved[0] is state:
+            point.solved = self._solved[1]
+        return point
 
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
         """∂L/∂θ of the sum of the terms; see the module's formula."""
@@ -182,6 +192,10 @@ class AmplitudePoint:
         self._evaluator = source.bound.evaluator
         self.state = np.ascontiguousarray(state, dtype=source.inputs.dtype)
         self._moved = bool(self.state.any())
+        #: What the solver computed here, if this is a solution.
+        self.solved: NewtonResult | None = None
+        self._pulled_features: tuple[Array, Array] | None = None
+        self._combined: tuple[Array, Array] | None = None
 
     @cached_property
     def inputs(self) -> Array:
@@ -205,8 +219,10 @@ class AmplitudePoint:
         """uᵀu (B,)."""
         if not self._moved:
             return self._source.norm
+        if self.solved is not None:
+            return self.solved.norm.astype(self.state.dtype, copy=False)
         cross = 2 * self._source.overlap + self._evaluator.gram @ self.state.T
-        return self._source.norm + np.einsum("kb,bk->b", cross, self.state)
+        return self._source.norm + np.vecdot(cross.T, self.state)
 
     @cached_property
     def values(self) -> Array:
@@ -221,6 +237,9 @@ class AmplitudePoint:
     @cached_property
     def jacobian(self) -> Array:
         """∂m/∂q (B, K, K)."""
+        if self.solved is not None:
+            size = self._source.num_states
+            return np.ascontiguousarray(self.solved.jacobian.T.reshape(-1, size, size), dtype=self.state.dtype)
         return self._source.quadratic.linearize(self.state, np.arange(self._source.batch))[1]
 
     @cached_property
@@ -240,7 +259,7 @@ class AmplitudePoint:
         """(∂h/∂q)ᵀ cotangent = 2 (Re w† y - (Σ_f c_f h_f) uᵀP) / d, (B, F) -> (B, K)."""
         moved = self._pulled(cotangent).reshape(len(self._source.bound.matrix), -1)
         product = moved.T @ self._source.bound.injected.reshape(len(moved), -1)
-        scale = np.einsum("bf,bf->b", cotangent, self.features) / self.norm
+        scale = np.vecdot(cotangent, self.features) / self.norm
         overlap = self._source.overlap.T
         if self._moved:
             overlap = overlap + self.state @ self._evaluator.gram
@@ -250,16 +269,45 @@ class AmplitudePoint:
 
     def _pulled(self, cotangent: Array) -> Array:
         """Σ_f c_f M_f φ / d; kept, because the weight gradient asks for it again."""
-        cached = getattr(self, "_pulled_features", None)
-        if cached is None or cached[0] is not cotangent:
-            weights = np.ascontiguousarray((cotangent / self.norm[:, None]).T)
-            cached = (cotangent, self._evaluator.readouts.weighted(self.columns, weights))
-            self._pulled_features = cached
-        columns: Array = cached[1]
-        return columns
+        if self._pulled_features is None or self._pulled_features[0] is not cotangent:
+            weights = cotangent.T / self.norm
+            self._pulled_features = (cotangent, self._evaluator.readouts.weighted(self.columns, weights))
+        return self._pulled_features[1]
+
+    def adjoint(self, cotangent: Array) -> Array:
+        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K).
+
+        At a solution with diagonal state observables one compiled pass also leaves the sum of the columns that λ and
+        `cotangent` pull back, which `output_cotangent` is asked for next.
+        """
+        states = self._evaluator.states
+        if self.solved is None or not states.is_diagonal:
+            return solve_adjoint(self.jacobian, self.pull_features(cotangent))
+        source = self._source
+        combined = self._evaluator.readouts.weighted(self.columns, cotangent.T / self.norm)
+        flat = combined.reshape(-1, source.batch)
+        result = np.empty_like(self.state)
+        arguments = (
+            self.columns.reshape(flat.shape),
+            flat,
+            source.bound.injected.reshape(len(flat), -1),
+            states.table,
+            self.solved.jacobian,
+            self.state,
+            source.overlap,
+            self._evaluator.gram,
+            np.vecdot(cotangent, self.features) / self.norm,
+            self.norm,
+        )
+        work = [(*arguments, *part, result) for part in lane_ranges(source.batch, len(flat))]
+        run_parts(lane_kernels(source.num_states).backward, work)
+        self._combined = (result, combined)
+        return result
 
     def output_cotangent(self, term: Cotangent) -> Array:
         """The columns Λ_b that multiply u_bᵀ, planar (2, 2**n, B)."""
+        if self._combined is not None and term.values is self._combined[0] and term.directions is None:
+            return self._combined[1]
         columns: Array | None = None
         values = term.values
         if term.directions is not None:
@@ -269,7 +317,7 @@ class AmplitudePoint:
             shift = -2 * np.einsum("bjr,br->bj", term.slopes, overlap) / self.norm[:, None]
             values = shift if values is None else values + shift
         if values is not None:
-            weights = np.ascontiguousarray((values / self.norm[:, None]).T)
+            weights = values.T / self.norm
             columns = self._evaluator.states.weighted(self.columns, weights)
         if term.features is not None:
             pulled = self._pulled(term.features)

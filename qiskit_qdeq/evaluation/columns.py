@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.evaluation.encodings import Encoding
+from qiskit_qdeq.evaluation.lanes import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
@@ -204,6 +205,10 @@ class ColumnPoint:
         tangents = self._injected()[1][:, :, 1:]
         weighted = self.bound.evaluator.readouts.weighted(self.outputs, np.ascontiguousarray(cotangent.T))
         return 2 * np.einsum("xnb,xnkb->bk", weighted, tangents)
+
+    def adjoint(self, cotangent: Array) -> Array:
+        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
+        return solve_adjoint(self.jacobian, self.pull_features(cotangent))
 
 
 def _columns_of(term: Cotangent) -> list[tuple[Array, Array, Array]]:

@@ -38,6 +38,7 @@ class LaneKernels:
     linearize: Callable[..., None]
     newton: Callable[..., None]
     solve_adjoint: Callable[..., None]
+    backward: Callable[..., None]
 
 
 def padded(quadratic: Array) -> Array:
@@ -98,7 +99,7 @@ def lane_kernels(size: int) -> LaneKernels:
     lu = slope + k_
     rhs = lu + k_ * k_
     r2 = rhs + k_
-    m2, pivot, rows_ = r2 + 1, r2 + 2, r2 + 3
+    m2, pivot, d_, rows_ = r2 + 1, r2 + 2, r2 + 3, r2 + 4
 
     @numba.njit(inline="always")  # type: ignore[misc]
     def load(t, a, linear, norms, norm_linear, lane, b):  # type: ignore[no-untyped-def]
@@ -110,8 +111,8 @@ def lane_kernels(size: int) -> LaneKernels:
                 t[(lin + j * k_ + k) * LANES + lane] = linear[j * k_ + k, b]
 
     @numba.njit(inline="always")  # type: ignore[misc]
-    def evaluate(t, quadratic, norm_quad):  # type: ignore[no-untyped-def]
-        """Rows m, jac, r2 = ‖m - q‖², m2 = ‖m‖² from row q."""
+    def evaluate(t, quadratic, norm_quad, at_zero):  # type: ignore[no-untyped-def]
+        """Rows m, jac, d, r2 = ‖m - q‖², m2 = ‖m‖² from row q; `at_zero` says that row q is zero."""
         for c in range(LANES):
             t[r2 * LANES + c] = t[norm * LANES + c]
         for k in range(k_):
@@ -133,7 +134,7 @@ def lane_kernels(size: int) -> LaneKernels:
             for k in range(k_):
                 for c in range(LANES):
                     t[pivot * LANES + c] = 0.0
-                for block in range(0, width, _BLOCK):
+                for block in range(0, 0 if at_zero else width, _BLOCK):
                     c0, c1 = quadratic[j, k, block], quadratic[j, k, block + 1]
                     c2, c3 = quadratic[j, k, block + 2], quadratic[j, k, block + 3]
                     for c in range(LANES):
@@ -149,6 +150,7 @@ def lane_kernels(size: int) -> LaneKernels:
                     t[(m + j) * LANES + c] += (v + s) * t[(q + k) * LANES + c]
                     t[(jac + j * k_ + k) * LANES + c] = v + 2 * s
         for c in range(LANES):
+            t[d_ * LANES + c] = t[r2 * LANES + c]
             inverse = 1.0 / t[r2 * LANES + c]
             total, length = 0.0, 0.0
             for j in range(k_):
@@ -215,7 +217,7 @@ def lane_kernels(size: int) -> LaneKernels:
                 load(t, a, linear, norms, norm_linear, c, rows[first + c])
                 for j in range(k_):
                     t[(q + j) * LANES + c] = state[first + c, j]
-            evaluate(t, quadratic, norm_quad)
+            evaluate(t, quadratic, norm_quad, False)
             for c in range(count):
                 for j in range(k_):
                     values[first + c, j] = t[(m + j) * LANES + c]
@@ -225,7 +227,7 @@ def lane_kernels(size: int) -> LaneKernels:
     @numba.njit(**_JIT)  # type: ignore[misc]
     def newton(  # type: ignore[no-untyped-def]
         a, linear, quadratic, norms, norm_linear, norm_quad,
-        state, begin, end, tol, rtol, max_steps, halvings, trace, counts,
+        state, begin, end, tol, rtol, max_steps, halvings, trace, counts, jacobian, norms_out,
     ):  # fmt: skip
         t = np.ones(rows_ * LANES)
         accepted = np.empty(k_ * LANES)
@@ -245,8 +247,11 @@ def lane_kernels(size: int) -> LaneKernels:
                     step[j * LANES + c] = 0.0
                 residual[c], length[c], running[c] = np.inf, 1.0, True
             left = count
+            at_zero = not np.any(accepted)
+            stale = False
             while left > 0:
-                evaluate(t, quadratic, norm_quad)
+                evaluate(t, quadratic, norm_quad, at_zero)
+                at_zero = False
                 direction(t, matrix, vector)
                 for c in range(count):
                     if not running[c]:
@@ -257,7 +262,7 @@ def lane_kernels(size: int) -> LaneKernels:
                     counts[1, b] += 1
                     if initial or now <= (1 - 1e-4 * length[c]) * residual[c]:
                         counts[0, b] += 0 if initial else 1
-                        trace[b, counts[0, b]] = now
+                        trace[counts[0, b], b] = now
                         residual[c], length[c] = now, 1.0
                         for j in range(k_):
                             accepted[j * LANES + c] = t[(q + j) * LANES + c]
@@ -275,15 +280,22 @@ def lane_kernels(size: int) -> LaneKernels:
                         length[c] *= 0.5
                         if length[c] < 0.5**halvings:
                             running[c] = False
+                            stale = True
                             counts[2, b] = 2
                     for j in range(k_):
                         t[(q + j) * LANES + c] = accepted[j * LANES + c]
                         if running[c]:
                             t[(q + j) * LANES + c] += length[c] * step[j * LANES + c]
                     left -= 0 if running[c] else 1
+            if stale:
+                # the last evaluation of a stalled sample was at a refused point
+                evaluate(t, quadratic, norm_quad, False)
             for c in range(count):
+                norms_out[first + c] = t[d_ * LANES + c]
                 for j in range(k_):
                     state[first + c, j] = accepted[j * LANES + c]
+                    for k in range(k_):
+                        jacobian[j * k_ + k, first + c] = t[(jac + j * k_ + k) * LANES + c]
 
     @numba.njit(**_JIT)  # type: ignore[misc]
     def solve_adjoint_lanes(jacobian, cotangent, out):  # type: ignore[no-untyped-def]
@@ -312,4 +324,59 @@ def lane_kernels(size: int) -> LaneKernels:
                 for j in range(k_):
                     out[first + c, j] = vector[j]
 
-    return LaneKernels(linearize, newton, solve_adjoint_lanes)
+    @numba.njit(**_JIT)  # type: ignore[misc]
+    def backward(  # type: ignore[no-untyped-def]
+        columns, pulled, injected, table, jacobian, state, overlap, gram, scale, norms, begin, end, adjoint,
+    ):  # fmt: skip
+        """ḡ, λ = (1 - Jᵀ)⁻¹ ḡ, and pulled <- pulled + (Σ_j λ_j M_j φ) / d, for diagonal M_j given as a sign table."""
+        t = np.ones(rows_ * LANES)
+        matrix, vector = np.empty((k_, k_)), np.empty(k_)
+        pattern = np.empty(LANES)
+        dim = table.shape[1]
+        for first in range(begin, end, LANES):
+            count = min(LANES, end - first)
+            for k in range(k_):
+                for c in range(count):
+                    t[(m + k) * LANES + c] = 0.0
+            for row in range(2 * dim):
+                for k in range(k_):
+                    x = injected[row, k]
+                    for c in range(count):
+                        t[(m + k) * LANES + c] += x * pulled[row, first + c]
+            for k in range(k_):
+                for c in range(count):
+                    total = overlap[k, first + c]
+                    for l in range(k_):  # noqa: E741
+                        total += gram[k, l] * state[first + c, l]
+                    t[(m + k) * LANES + c] = 2.0 * (t[(m + k) * LANES + c] - scale[first + c] * total)
+                    t[(rhs + k) * LANES + c] = t[(m + k) * LANES + c]
+                    for j in range(k_):
+                        t[(lu + k * k_ + j) * LANES + c] = -jacobian[j * k_ + k, first + c]
+                    t[(lu + k * k_ + k) * LANES + c] += 1.0
+            eliminate(t)
+            for c in range(count):
+                if not t[pivot * LANES + c] > _SMALL_PIVOT:
+                    for j in range(k_):
+                        for k in range(k_):
+                            matrix[j, k] = -jacobian[k * k_ + j, first + c]
+                        matrix[j, j] += 1.0
+                        vector[j] = t[(m + j) * LANES + c]
+                    _solve_with_pivoting(matrix, vector)
+                    for j in range(k_):
+                        t[(rhs + j) * LANES + c] = vector[j]
+                inverse = 1.0 / norms[first + c]
+                for j in range(k_):
+                    adjoint[first + c, j] = t[(rhs + j) * LANES + c]
+                    t[(m + j) * LANES + c] = t[(rhs + j) * LANES + c] * inverse
+            for row in range(dim):
+                pattern[:] = 0.0
+                for k in range(k_):
+                    x = table[k, row]
+                    for c in range(count):
+                        pattern[c] += x * t[(m + k) * LANES + c]
+                for c in range(count):
+                    pulled[row, first + c] += pattern[c] * columns[row, first + c]
+                for c in range(count):
+                    pulled[dim + row, first + c] += pattern[c] * columns[dim + row, first + c]
+
+    return LaneKernels(linearize, newton, solve_adjoint_lanes, backward)

@@ -8,6 +8,7 @@ Walsh-Hadamard transform where there are many (never one pass per observable).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Observables:
         #: Whether every observable is diagonal in the computational basis: all come from one measured distribution.
         self.is_diagonal = all(group.flip == 0 for group in self._groups)
 
+    @cached_property
+    def table(self) -> Array:
+        """Sign table (F, 2**n) of diagonal observables: M_f φ = table[f] ⊙ φ."""
+        return self._groups[0].table()
+
     def expectations(self, states: Array) -> Array:
         """<φ_c|M_f|φ_c> for every column: (2, 2**n, C) -> (F, C)."""
         first, *rest = [group.expectations(states) for group in self._groups]
@@ -64,7 +70,7 @@ class Observables:
         """Re <left_c|M_f|right_rc>: (2, 2**n, C), (2, 2**n, R, C) -> (F, R, C)."""
         if self.is_diagonal:
             product = left[0, :, None] * right[0] + left[1, :, None] * right[1]
-            values: Array = self._groups[0].table() @ product.reshape(self.dim, -1)
+            values: Array = self.table @ product.reshape(self.dim, -1)
             return values.reshape(-1, *right.shape[2:])
         columns = left.shape[2]
         unit = np.eye(self.num_observables, dtype=left.dtype)
@@ -77,9 +83,7 @@ class Observables:
     def each(self, states: Array) -> Array:
         """M_f φ_c for every f and c: (2, 2**n, C) -> (2, 2**n, F, C)."""
         if self.is_diagonal:
-            table = self._groups[0].table()
-            product: Array = states[:, :, None, :] * table.T[None, :, :, None]
-            return product
+            return states[:, :, None, :] * self.table.T[None, :, :, None]
         columns = states.shape[2]
         unit = np.eye(self.num_observables, dtype=states.dtype)
         stacked = [

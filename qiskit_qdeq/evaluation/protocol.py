@@ -79,12 +79,15 @@ class EvaluationPoint(Protocol):
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent: (B, F) -> (B, K)."""
 
+    def adjoint(self, cotangent: Array) -> Array:
+        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent: (B, F) -> (B, K), NaN where 1 - J is singular."""
+
 
 class EquilibriumMap(Protocol):
     """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights.
 
-    A map that knows m as a ratio of quadratics has a property `quadratic`, the `RationalQuadratic` of the minibatch: solving
-    it then needs no circuit at all.
+    A map that knows m as a ratio of quadratics has a property `quadratic`, the `RationalQuadratic` of the minibatch, so that
+    solving it needs no circuit at all, and a method `remember` that is given what the solve computed at its solution.
     """
 
     batch: int

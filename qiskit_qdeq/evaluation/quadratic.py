@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.lanes import lane_kernels, padded
+from qiskit_qdeq.evaluation.lanes import LANES, lane_kernels, padded
 from qiskit_qdeq.evaluation.threads import run_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -61,28 +61,53 @@ class RationalQuadratic:
 
     def newton(
         self, state: Array, tol: float, rtol: float, max_steps: int, halvings: int
-    ) -> tuple[Array, Array, Array, Array]:
+    ) -> NewtonResult:
         """Newton's method with step halving, every sample by itself, in double precision.
 
-        A sample stops once ‖g‖ ≤ max(tol, rtol ‖m‖), g = m - q.
-
-        Returns:
-            residuals ‖g‖ (B, max_steps + 1), NaN after a sample stopped; steps (B,); evaluations (B,); status (B,):
-            0 converged, 1 out of steps, 2 no step lowers the residual, 3 not finite. `state` (B, K) of float64 is
-            overwritten with the best iterate.
+        A sample stops once ‖g‖ ≤ max(tol, rtol ‖m‖), g = m - q. `state` (B, K) of float64 is overwritten with the best
+        iterate.
         """
         batch, size = state.shape
-        trace = np.full((batch, max_steps + 1), np.nan)
+        trace = np.empty((max_steps + 1, batch))
         counts = np.zeros((3, batch), dtype=np.int64)
-        parts = 1 if batch * size**3 < 1 << 16 else 4
-        edges = [round(i * batch / parts) for i in range(parts + 1)]
+        jacobian, norm = np.empty((size * size, batch)), np.empty(batch)
         kernel = lane_kernels(size).newton
-        options = (tol, rtol, max_steps, halvings, trace, counts)
+        options = (tol, rtol, max_steps, halvings, trace, counts, jacobian, norm)
         run_parts(
             kernel,
-            [
-                (*self._terms, state, first, last, *options)
-                for first, last in zip(edges[:-1], edges[1:], strict=True)
-            ],
+            [(*self._terms, state, first, last, *options) for first, last in lane_ranges(batch, size**3)],
         )
-        return trace, counts[0], counts[1], counts[2]
+        steps = counts[0]
+        trace = trace[: int(steps.max(initial=0)) + 1]
+        trace[np.arange(len(trace))[:, None] > steps] = np.nan
+        return NewtonResult(trace.T, steps, counts[1], counts[2], jacobian, norm)
+
+
+@dataclass(frozen=True)
+class NewtonResult:
+    """What the compiled solve leaves besides the state.
+
+    Attributes:
+        trace: ‖g‖ after every step (B, S + 1), NaN after a sample stopped.
+        steps: (B,).
+        evaluations: (B,).
+        status: (B,): 0 converged, 1 out of steps, 2 no step lowers the residual, 3 not finite.
+        jacobian: ∂m/∂q at the solution, (K · K, B).
+        norm: d at the solution, (B,).
+    """
+
+    trace: Array
+    steps: Array
+    evaluations: Array
+    status: Array
+    jacobian: Array
+    norm: Array
+
+
+def lane_ranges(batch: int, work: int) -> list[tuple[int, int]]:
+    """Ranges of samples for the lane kernels, whole groups each: several where `work` per sample makes threads pay."""
+    if batch * work < 1 << 16:
+        return [(0, batch)]
+    groups = -(-batch // LANES)
+    edges = [min(batch, LANES * (groups * part // 4)) for part in range(4)] + [batch]
+    return [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if last > first]

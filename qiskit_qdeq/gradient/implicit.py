@@ -16,7 +16,6 @@ from scipy.sparse.linalg import gmres
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Anderson, Broyden
-from qiskit_qdeq.evaluation.lanes import solve_adjoint as solve_adjoint_exactly
 from qiskit_qdeq.evaluation.protocol import Evaluation, EvaluationPoint
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 
@@ -56,13 +55,13 @@ class Backward:
 
 
 def solve_adjoint(
-    point: EvaluationPoint, cotangent: Array, backward: Backward, solution: Solution | None = None
+    point: EvaluationPoint, feature_cotangent: Array, backward: Backward, solution: Solution | None = None
 ) -> Array:
-    """λ (B, K) for ḡ (B, K) at a solved point.
+    """λ (B, K) for ḡ = (∂h/∂q)ᵀ ∂L/∂h at a solved point.
 
     Args:
         point: the map at q*.
-        cotangent: ḡ = ∂L/∂q*.
+        feature_cotangent: ∂L/∂h (B, F).
         backward: the mode.
         solution: the forward solve, whose inverse "shine" reuses.
 
@@ -71,6 +70,9 @@ def solve_adjoint(
         ConvergenceError: if 1 - Jᵀ is singular for a sample, so that no gradient exists there.
     """
     mode = backward.mode
+    if mode == "exact":
+        return _finite(point.adjoint(feature_cotangent))
+    cotangent = point.pull_features(feature_cotangent)
     if mode == "jfb":
         return cotangent
     if mode == "shine":
@@ -79,9 +81,7 @@ def solve_adjoint(
         # H estimates (J - 1)⁻¹, so (1 - Jᵀ)⁻¹ = -Hᵀ
         return -np.einsum("bji,bj->bi", solution.inverse, cotangent)
     jacobian = point.jacobian
-    if mode == "exact":
-        result = solve_adjoint_exactly(jacobian, cotangent)
-    elif mode == "neumann":
+    if mode == "neumann":
         result, power = cotangent.copy(), cotangent
         for _ in range(backward.terms - 1):
             power = np.einsum("bjk,bj->bk", jacobian, power)
@@ -90,8 +90,12 @@ def solve_adjoint(
         result = np.stack([_gmres(*pair, backward) for pair in zip(jacobian, cotangent, strict=True)])
     else:
         result = _iterate(jacobian, cotangent, backward)
-    bad = np.flatnonzero(~np.isfinite(result).all(axis=1))
-    if len(bad):
+    return _finite(result)
+
+
+def _finite(result: Array) -> Array:
+    if not np.isfinite(result.sum()):
+        bad = np.flatnonzero(~np.isfinite(result).all(axis=1))
         raise ConvergenceError(
             f"1 - J is singular at the equilibrium of sample {bad[0]} ({len(bad)} samples): its gradient does not "
             "exist. Use backward mode 'jfb', a smaller state_scale, or another seed."

@@ -80,9 +80,7 @@ def training_step(
         solution = _equilibrium(problem, config, initial)
         point = problem.at(solution.state)
         head = _Head(model, parameters, point, labels, mask)
-        cotangent = solve_adjoint(
-            point, point.pull_features(head.feature_cotangent), config.backward, solution
-        )
+        cotangent = solve_adjoint(point, head.feature_cotangent, config.backward, solution)
         terms = [Cotangent(point, values=cotangent, features=head.feature_cotangent)]
         penalty = 0.0
         if config.regularization.active:

@@ -41,7 +41,9 @@ class NotebookFigure(Figure):  # type: ignore[misc]
 
 def new_figure(width: float, height: float) -> NotebookFigure:
     """An empty figure, inches, whose panels are laid out without overlaps."""
-    return NotebookFigure(figsize=(width, height), layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    return figure
 
 
 def own_or_given(axes: Any, width: float, height: float) -> tuple[Figure, Axes]:
@@ -69,7 +71,8 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 
 def legend(axes: Axes, **options: Any) -> None:
     """A legend small enough for a panel, see-through so that it hides no curve."""
-    axes.legend(fontsize=SMALL, framealpha=0.6, edgecolor="none", borderpad=0.2, labelspacing=0.25, **options)
+    look = {"fontsize": SMALL, "framealpha": 0.6, "edgecolor": "none", "borderpad": 0.2, "labelspacing": 0.25}
+    axes.legend(**{**look, **options})
 
 
 def legend_below(figure: Figure) -> None:

@@ -31,7 +31,7 @@ def plot_circuit(
 ) -> Figure:
     """Draw a template's circuit with Qiskit's matplotlib drawer.
 
-    Whatever their names, angles are written φ_i and weights θ_i: i is the index into the encoder's angles and into the
+    Whatever their names, angles are written φi and weights θi: i is the index into the encoder's angles and into the
     weights. A global phase is not drawn.
 
     Args:
@@ -84,8 +84,7 @@ def _part(template: CircuitTemplate, part: str) -> QuantumCircuit:
 
 
 def _numbered(letter: str, parameters: Sequence[Parameter]) -> dict[Parameter, Parameter]:
-    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-    return {old: Parameter(letter + str(i).translate(digits)) for i, old in enumerate(parameters)}
+    return {old: Parameter(f"{letter}{i}") for i, old in enumerate(parameters)}
 
 
 def _draw(circuit: QuantumCircuit, width: float, options: dict[str, Any]) -> NotebookFigure:

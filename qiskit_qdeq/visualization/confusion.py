@@ -42,20 +42,20 @@ def plot_confusion(
     counts = confusion_matrix(labels, predictions, labels=np.arange(len(names)))
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    side = float(np.clip(1.6 + 0.6 * len(names), 3.4, WIDTH - 0.6))
-    figure, axes = own_or_given(axes, side + 0.6, side)
+    side = float(np.clip(1.2 + 0.6 * len(names), 3.2, WIDTH))
+    figure, axes = own_or_given(axes, side, side if len(names) <= _PERCENT else 0.85 * side)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(names) > _PERCENT:
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1], format=lambda x, _: f"{100 * x:.0f} %")
+        bar.ax.tick_params(labelsize=SMALL)
+        bar.set_label("share of the true class", fontsize=SMALL)
     _write_cells(axes, counts, shares)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     if max(map(len, names)) * len(names) > 50:
         axes.tick_params("x", labelrotation=90)
     right = np.trace(counts) / len(labels)
-    label(axes, f"accuracy {100 * right:.1f} % of {len(labels)} samples", "predicted class", "true class")
-    bar = figure.colorbar(image, ax=axes, shrink=0.85, ticks=[0, 0.5, 1])
-    bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
-    bar.ax.tick_params(labelsize=SMALL)
-    bar.set_label("share of the true class", fontsize=SMALL)
+    label(axes, f"accuracy {100 * right:.1f} % of {len(labels)} samples", "predicted class", "true class (rows add up to 100 %)")
     return figure
 
 

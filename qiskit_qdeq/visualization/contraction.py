@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.equilibrium.contraction import ContractionReport
@@ -69,6 +70,8 @@ def _draw_plane(axes: Axes, eigenvalues: Array) -> None:
     axes.add_patch(Circle((0, 0), 1, fill=False, color=BLACK, linewidth=1))
     reach = 1.1 * max(1.0, float(np.abs(eigenvalues).max()))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     label(axes, "eigenvalues of ∂m/∂q and the unit circle", "real part", "imaginary part")
     legend(axes, loc="upper left")
     for handle in axes.get_legend().legend_handles:
@@ -86,6 +89,7 @@ def _draw_histogram(axes: Axes, radius: Array) -> None:
         if left >= 1 - 1e-9:
             bar.set_facecolor(VERMILLION)
     axes.axvline(1, color=BLACK, linewidth=1, linestyle="--")
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     title = f"median {np.median(radius):.2f}, at or above 1: {100 * np.mean(radius >= 1):.0f} % of samples"
     label(axes, title, "spectral radius ρ", "samples")
 

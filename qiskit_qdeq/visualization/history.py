@@ -203,7 +203,7 @@ def _residual(axes: Axes, curves: Curves) -> None:
     low, high = axes.get_ylim()
     # room above the curves for the legend
     axes.set_ylim(low, high * (high / low) ** 0.4)
-    label(axes, "residual at the equilibrium", "epoch", "‖m(q) − q‖₂")
+    label(axes, "residual", "epoch", "‖m(q) − q‖₂")
     legend(axes, loc="upper right")
 
 
@@ -215,7 +215,7 @@ def _solver(axes: Axes, curves: Curves) -> None:
         label(axes, "solver", "epoch", "steps per sample")
         return
     if not np.nansum(lost):
-        label(axes, "solver (every sample converged)", "epoch", "steps per sample")
+        label(axes, "solver (all converged)", "epoch", "steps per sample")
         return
     label(axes, "solver", "epoch", "steps per sample")
     axes.yaxis.label.set_color(BLUE)

@@ -37,6 +37,7 @@ def plot_iterates(
     solvers: Mapping[str, Solver] | None = None,
     states: tuple[int, int] = (0, 1),
     start: Array | None = None,
+    radius: float | None = None,
     resolution: int = 81,
     axes: Axes | None = None,
 ) -> Figure:
@@ -52,6 +53,7 @@ def plot_iterates(
         solvers: name -> solver; Picard and Newton if None.
         states: the two states i != j that span the plane.
         start: first iterate (K,) of all solvers; zeros if None.
+        radius: half the width of the picture, which then has q* in its middle; None shows the whole paths.
         resolution: grid points per axis of the background.
         axes: to draw into instead of a new figure.
 
@@ -61,6 +63,8 @@ def plot_iterates(
     """
     first, second = _check_states(states, model.num_states)
     resolution = check_count("resolution", resolution, minimum=8)
+    if radius is not None and not (isinstance(radius, int | float) and np.isfinite(radius) and radius > 0):
+        raise InputError(f"radius must be a finite number > 0 or None, got {radius!r}")
     solvers = _check_solvers(solvers)
     parameters = check_finite("parameters", parameters, ("parameters",))
     if len(parameters) != model.num_parameters:
@@ -72,16 +76,20 @@ def plot_iterates(
 
     equilibrium = _equilibrium(problem, begin[None], 1e-10 if model.dtype == "float64" else 1e-5)
     paths = {name: _path(problem, solver, begin[None]) for name, solver in solvers.items()}
-    window = _window([path[:, [first, second]] for path, _ in paths.values()], equilibrium[[first, second]])
+    centre = equilibrium[[first, second]]
+    if radius is None:
+        window = _window([path[:, [first, second]] for path, _ in paths.values()], centre)
+    else:
+        window = np.stack([centre - radius, centre + radius], axis=1)
     figure, axes = own_or_given(axes, 5.4, 5.0)
     _draw_residual(figure, axes, problem, equilibrium, (first, second), window, resolution)
     for index, (name, (path, solution)) in enumerate(paths.items()):
         _draw_path(axes, path[:, [first, second]], name, solution, index, len(paths))
-    axes.plot(*begin[[first, second]], "s", color=BLACK, markersize=9, fillstyle="none", label="start")
-    axes.plot(*equilibrium[[first, second]], "o", color=BLACK, markersize=11, fillstyle="none", label="q*")
+    axes.plot(*begin[[first, second]], "s", color=BLACK, markersize=8, fillstyle="none", label="start")
+    axes.plot(*centre, "o", color=BLACK, markersize=9, fillstyle="none", label="q*")
     axes.set(xlim=window[0], ylim=window[1], aspect="equal")
     label(axes, "iterates of one sample", f"state {first}, q$_{{{first}}}$", f"state {second}, q$_{{{second}}}$")
-    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, labelspacing=0.4)
     return figure
 
 
@@ -189,7 +197,7 @@ def _draw_residual(
     bottom = max(float(residual.min()), top * 1e-2)
     levels = np.geomspace(bottom, top, 13)
     filled = axes.contourf(x, y, residual, levels, cmap="Greys", norm=LogNorm(bottom, top * 30), extend="min")
-    bar = figure.colorbar(filled, ax=axes, ticks=LogLocator(subs=(1, 2, 5)), format="%.2g")
+    bar = figure.colorbar(filled, ax=axes, shrink=0.9, ticks=LogLocator(subs=(1, 2, 5)), format="%.2g")
     bar.ax.tick_params(labelsize=SMALL)
     bar.set_label(RESIDUAL, fontsize=SMALL)
 
@@ -202,7 +210,7 @@ def _residuals(problem: EquilibriumMap, states: Array) -> Array:
 
 def _draw_path(axes: Axes, path: Array, name: str, solution: Solution, index: int, count: int) -> None:
     # solvers that start with the same step lie on one another: the first is drawn broadest
-    width = 1.2 + 1.3 * (count - 1 - index)
+    width = 1.2 + 1.6 * (count - 1 - index) / max(count - 1, 1)
     ending = "" if solution.converged[0] else ", not converged"
     axes.plot(
         path[:, 0],
@@ -210,6 +218,6 @@ def _draw_path(axes: Axes, path: Array, name: str, solution: Solution, index: in
         color=CYCLE[index % len(CYCLE)],
         linewidth=width,
         marker="o",
-        markersize=width + 2.5,
+        markersize=width + 2,
         label=f"{name}: {solution.steps[0]} steps{ending}",
     )

@@ -56,13 +56,13 @@ def plot_residual_traces(
     traces = {name: _trace(name, solution) for name, solution in solutions.items()}
     columns = min(3, len(traces)) if len(traces) != 4 else 2
     rows = math.ceil(len(traces) / columns)
-    figure = new_figure(WIDTH, 2.4 * rows + 0.3)
+    figure = new_figure(WIDTH, 2.5 * rows + 0.3)
     first: Axes | None = None
     for position, (name, trace) in enumerate(traces.items()):
         first = axes = figure.add_subplot(rows, columns, position + 1, sharey=first)
         _draw(axes, solutions[name], trace, samples)
         if tol is not None:
-            axes.axhline(tol, color=BLACK, linewidth=0.9, linestyle="--", label="tolerance")
+            axes.axhline(tol, color=BLACK, linewidth=0.9, linestyle="--", label="tolerance", zorder=5)
         label(axes, _title(name, solutions[name]), "solver steps", RESIDUAL if position % columns == 0 else "")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         if position % columns:
@@ -89,7 +89,7 @@ def _trace(name: str, solution: Any) -> Array:
 
 def _title(name: str, solution: Solution) -> str:
     return (
-        f"{name}: {np.count_nonzero(solution.converged)} of {len(solution.status)} converged\n"
+        f"{name}\n{np.count_nonzero(solution.converged)} of {len(solution.status)} converged\n"
         f"steps: median {np.median(solution.steps):.0f}, most {solution.steps.max():.0f}"
     )
 
@@ -98,11 +98,11 @@ def _draw(axes: Axes, solution: Solution, trace: Array, samples: int) -> None:
     drawn = np.where(np.isfinite(trace), np.maximum(trace, _FLOOR), np.nan)
     chosen = np.unique(np.linspace(0, len(trace) - 1, min(samples, len(trace))).astype(int))
     steps = np.arange(trace.shape[1])
-    for converged, color, name in ((True, SKY, "sample"), (False, ORANGE, "sample, not converged")):
+    for converged, color, name, order in ((True, SKY, "sample", 2), (False, ORANGE, "sample, not converged", 3)):
         for row in chosen[solution.converged[chosen] == converged]:
-            axes.plot(steps, drawn[row], color=color, linewidth=0.6, alpha=0.7, label=name)
+            axes.plot(steps, drawn[row], color=color, linewidth=0.7, alpha=0.7, label=name, zorder=order)
             name = ""
-    axes.plot(steps, _median(drawn, solution), color=BLUE, linewidth=2.2, label="median")
+    axes.plot(steps, _median(drawn, solution), color=BLUE, linewidth=2.2, label="median", zorder=4)
     axes.set_yscale("log")
 
 

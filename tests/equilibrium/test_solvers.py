@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_every_solver_reaches_the_equilibrium_of_a_contraction(name, kind):
     np.testing.assert_allclose(found.residual, actual, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", [*OWN, "scipy:hybr", "scipy:krylov", "scipy:broyden1"])
+@pytest.mark.parametrize("name", [*OWN, "scipy:hybr", "scipy:broyden1"])
 @pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])
 def test_equilibrium_does_not_depend_on_batch_mates_or_their_order(name, kind):
     model = build_model(kind, state_scale=1.0)
@@ -200,7 +201,7 @@ def test_a_map_that_is_nan_from_the_start_keeps_its_start(name):
 @pytest.mark.parametrize("name", ["newton", "scipy:hybr", "scipy:lm"])
 def test_a_map_without_equilibrium_stalls_at_the_smallest_residual(name):
     """g = 1 + (q - 1/2)² has no root; its minimum is at 1/2."""
-    problem = HandmadeMap(lambda q, rows: q + 1 + (q - 0.5) ** 2, 1, 1, lambda q, rows: (2 * q - 0)[:, :, None])
+    problem = HandmadeMap(lambda q, rows: q + 1 + (q - 0.5) ** 2, 1, 1, lambda q, rows: (2 * q)[:, :, None])
     found = solve(problem, dataclasses.replace(SOLVERS[name], max_steps=500), on_failure="accept")
     assert found.status[0] == Status.STALLED
     assert found.residual[0] == pytest.approx(1, abs=0.05)
@@ -415,8 +416,6 @@ def test_unknown_solvers_and_options_are_errors_that_list_the_valid_ones(call, m
 
 
 def test_a_failing_map_ends_a_scipy_solve_with_its_own_error_and_no_thread_left():
-    import threading
-
     before = threading.active_count()
 
     def failing(state, rows):
