@@ -1,7 +1,7 @@
 """PyTorch by hand: V(θ), the columns of U(θ) that the encoder can reach, is built once per step in complex64.
 
-The whole batch and all solver steps share it: psi = phi(u) Vᵀ, m_j = Σ_s sign_js |psi_s|², phi the encoder's state. Gates
-are merged into blocks on at most five wires, whose matrices come from one batched product.
+The whole batch and all solver steps share it: m_j = Σ_s sign_js |(V phi)_s|² / ‖phi‖², phi the encoder's state. Gates are
+merged into blocks on at most five wires, whose matrices come from one batched product.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def make_step(problem: Problem, threads: int) -> Step:
     """Build the training step on ``threads`` threads."""
     torch.set_num_threads(threads)
     columns, encode = make_columns(problem), make_encoder(problem)
+    unnormalized = problem.encoding == "amplitude"
     weights, head_weight, head_bias = (
         torch.nn.Parameter(torch.tensor(array))
         for array in (problem.weights, problem.head_weight, problem.head_bias)
@@ -42,19 +43,16 @@ def make_step(problem: Problem, threads: int) -> Step:
     parameters = [weights, head_weight, head_bias]
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
     inputs, labels = torch.tensor(problem.inputs), torch.tensor(problem.labels)
-    upsampling, signs = torch.tensor(problem.upsampling()), torch.tensor(problem.signs().T)
+    upsampling, signs = torch.tensor(problem.upsampling()), torch.tensor(np.tile(problem.signs(), 2).T.copy())
 
     def values(v: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         phi = encode(inputs + state @ upsampling.T)
-        if phi.is_complex():
-            probabilities = torch.view_as_real(phi @ v.T).square().sum(-1)
-        else:
-            probabilities = (phi @ v.real.T).square() + (phi @ v.imag.T).square()
-        return probabilities @ signs
+        numerator = (phi @ v.T).square() @ signs
+        return numerator / phi.square().sum(1, keepdim=True) if unnormalized else numerator
 
     def step() -> tuple[float, float]:
         optimizer.zero_grad()
-        v = columns(weights)
+        v = real_form(columns(weights), complex_states=len(problem.encoder_layers()) > 1)
         frozen = v.detach()
         with torch.no_grad():
             start = inputs.new_zeros(len(inputs), problem.num_qubits)
@@ -81,9 +79,9 @@ def make_step(problem: Problem, threads: int) -> Step:
 
 
 def make_encoder(problem: Problem) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The state phi(u) on the live wires, (B, D) or (B, 2^live), real where all its amplitudes are."""
+    """The state phi(u) on the live wires, (B, D) or (B, 2^live); complex ones as real part beside imaginary part."""
     if problem.encoding == "amplitude":
-        return lambda u: u / u.norm(dim=1, keepdim=True)
+        return lambda u: u
     layers = [(name, torch.tensor(angles.T)) for name, angles in problem.encoder_layers()]
 
     def encode(u: torch.Tensor) -> torch.Tensor:
@@ -92,7 +90,8 @@ def make_encoder(problem: Problem) -> Callable[[torch.Tensor], torch.Tensor]:
         for (name, _), angle in zip(layers[1:], half[1:], strict=True):
             zero, one = rotate(name, zero, one, angle)
         wires = torch.stack([zero, one], dim=2).unbind(1)
-        return reduce(lambda s, t: (s[:, :, None] * t[:, None]).flatten(1), wires)
+        phi = reduce(lambda s, t: (s[:, :, None] * t[:, None]).flatten(1), wires)
+        return torch.cat([phi.real, phi.imag], dim=1) if phi.is_complex() else phi
 
     if layers[0][0] != "ry":
         raise ValueError("the encoder's first layer has to be RY.")
@@ -110,6 +109,12 @@ def rotate(
     if name == "ry":
         return c * zero - s * one, s * zero + c * one
     return c * zero - 1j * s * one, c * one - 1j * s * zero
+
+
+def real_form(v: torch.Tensor, complex_states: bool) -> torch.Tensor:
+    """V for real arithmetic: real rows over imaginary rows, applied to phi or to [Re phi, Im phi]."""
+    on_real = torch.cat([v.real, v.imag])
+    return torch.cat([on_real, torch.cat([-v.imag, v.real])], dim=1) if complex_states else on_real
 
 
 def make_columns(problem: Problem) -> Columns:

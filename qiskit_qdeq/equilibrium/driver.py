@@ -21,6 +21,7 @@ def solve(
     initial: Array | None = None,
     on_failure: str = "warn",
     keep_inverse: bool = False,
+    keep_trace: bool = True,
 ) -> Solution:
     """Solve q = m(x + P q) for every sample of a minibatch.
 
@@ -30,6 +31,7 @@ def solve(
         initial: first iterate (B, K); zeros if None.
         on_failure: "raise", "warn" or "accept" samples that do not reach the tolerance.
         keep_inverse: return the quasi-Newton inverse that `shine` needs.
+        keep_trace: return the residual after every step; False spares a compiled solve the memory.
 
     Raises:
         ConvergenceError: with `on_failure="raise"`.
@@ -40,7 +42,7 @@ def solve(
     if isinstance(solver, ScipyRoot):
         return solve_with_scipy(problem, solver, state).check(on_failure)
     if isinstance(solver, Newton) and hasattr(type(problem), "quadratic"):
-        return _solve_closed_form(problem, solver, state).check(on_failure)
+        return _solve_closed_form(problem, solver, state, keep_trace).check(on_failure)
     return _Iteration(problem, solver, state, keep_inverse).run().check(on_failure)
 
 
@@ -63,12 +65,13 @@ def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = N
     return state
 
 
-def _solve_closed_form(problem: Any, solver: Newton, state: Array) -> Solution:
+def _solve_closed_form(problem: Any, solver: Newton, state: Array, keep_trace: bool) -> Solution:
     """Newton on the ratio of quadratics, compiled; no circuit is run beyond what the map already did."""
-    found = problem.quadratic.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.halvings)
+    found = problem.quadratic.newton(
+        state, solver.tol, solver.rtol, solver.max_steps, solver.halvings, keep_trace
+    )
     problem.remember(state, found)
-    residual = found.trace[np.arange(len(state)), found.steps]
-    return Solution(state, residual, found.status, found.steps, found.evaluations, found.trace)
+    return Solution(state, found.residual, found.status, found.steps, found.evaluations, found.trace)
 
 
 class _Iteration:

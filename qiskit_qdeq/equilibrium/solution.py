@@ -44,7 +44,7 @@ class Solution:
         status: `Status` values (B,).
         steps: solver steps taken (B,).
         evaluations: evaluations of the map (B,).
-        trace: residual after every step (B, S + 1), NaN after a sample stopped.
+        trace: residual after every step (B, S + 1), NaN after a sample stopped; (B, 0) if not kept.
         cost: circuits, shots and jobs of the whole solve.
         inverse: the quasi-Newton estimate of (J - 1)⁻¹ (B, K, K) where the solver keeps one (`shine` uses it).
     """
@@ -73,8 +73,10 @@ class Solution:
         """
         if on_failure not in {"raise", "warn", "accept"}:
             raise InputError(f"on_failure must be 'raise', 'warn' or 'accept', got {on_failure!r}")
+        if on_failure == "accept":
+            return self
         failed = np.flatnonzero(~self.converged)
-        if len(failed) and on_failure != "accept":
+        if len(failed):
             worst = failed[np.argmax(np.nan_to_num(self.residual[failed], nan=np.inf))]
             message = (
                 f"{len(failed)} of {len(self.status)} samples have no equilibrium to the tolerance, first sample "

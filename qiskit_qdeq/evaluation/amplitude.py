@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.lanes import lane_kernels, solve_adjoint
+from qiskit_qdeq.evaluation.lanes import lane_kernels, padded, solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
@@ -52,7 +52,7 @@ class AmplitudeEvaluator:
 
 
 class BoundAmplitude:
-    """`AmplitudeEvaluator` at fixed weights: V, and on demand w = V P, C and the product that gives B."""
+    """`AmplitudeEvaluator` at fixed weights: V, and on demand w = V P, C and what gives B."""
 
     def __init__(self, evaluator: AmplitudeEvaluator, program: BoundProgram, columns: Array) -> None:
         self.evaluator, self.program, self.columns = evaluator, program, columns
@@ -66,19 +66,25 @@ class BoundAmplitude:
         return product.reshape(2, -1, product.shape[1])
 
     @cached_property
-    def mixed(self) -> Array:
-        """R_(j,k) = 2 Re V† M_j w_k as (D, K·K): B = xᵀR."""
-        moved = self.evaluator.states.each(self.injected).reshape(len(self.matrix), -1)
-        product = self.matrix.T @ moved
-        product *= 2
-        return product
+    def stacked(self) -> Array:
+        """V, 2 Re w_k† M_j V and Pᵀ one below the other: times xᵀ they are V x, B and Pᵀx in a single product."""
+        evaluator = self.evaluator
+        moved = evaluator.states.each(self.injected).reshape(len(self.matrix), -1)
+        mixed = moved.T @ self.matrix
+        mixed *= 2
+        return np.concatenate([self.matrix, mixed, evaluator.injection.T])
 
     @cached_property
     def quadratic(self) -> Array:
         """C_j = Pᵀ A_j P, (K, K, K)."""
         size = self.evaluator.injection.shape[1]
-        product = 0.5 * (self.evaluator.injection.T @ self.mixed)
-        return product.reshape(size, size, size).transpose(1, 0, 2)
+        mixed = self.stacked[len(self.matrix) : -size]
+        return (0.5 * (mixed @ self.evaluator.injection)).reshape(size, size, size)
+
+    @cached_property
+    def terms(self) -> tuple[Array, Array]:
+        """C and PᵀP as the compiled loops want them."""
+        return padded(self.quadratic), np.ascontiguousarray(self.evaluator.gram, dtype=float)
 
     def map(self, inputs: Array) -> AmplitudeMap:
         """The map of samples (B, D); zero vectors must have been refused before."""
@@ -113,14 +119,17 @@ class AmplitudeMap:
     @cached_property
     def quadratic(self) -> RationalQuadratic:
         """m as a ratio of quadratics in q."""
-        evaluator = self.bound.evaluator
+        states, rows = self.bound.evaluator.states, len(self.bound.matrix)
+        product = self.bound.stacked @ self.inputs.T
+        self.encoded = product[:rows].reshape(2, -1, self.batch)
+        self.overlap = product[-self.num_states :]
         return RationalQuadratic(
-            evaluator.states.expectations(self.encoded),
-            self.bound.mixed.T @ self.inputs.T,
-            self.bound.quadratic,
+            states.expectations(self.encoded),
+            product[rows : -self.num_states],
+            self.bound.terms[0],
             self.norm,
             2 * self.overlap,
-            evaluator.gram,
+            self.bound.terms[1],
         )
 
     def values(self, state: Array, rows: Array) -> Evaluation:
@@ -194,7 +203,6 @@ class AmplitudePoint:
         self._moved = bool(self.state.any())
         #: What the solver computed here, if this is a solution.
         self.solved: NewtonResult | None = None
-        self._pulled_features: tuple[Array, Array] | None = None
         self._combined: tuple[Array, Array] | None = None
 
     @cached_property
@@ -268,11 +276,8 @@ class AmplitudePoint:
         return product
 
     def _pulled(self, cotangent: Array) -> Array:
-        """Σ_f c_f M_f φ / d; kept, because the weight gradient asks for it again."""
-        if self._pulled_features is None or self._pulled_features[0] is not cotangent:
-            weights = cotangent.T / self.norm
-            self._pulled_features = (cotangent, self._evaluator.readouts.weighted(self.columns, weights))
-        return self._pulled_features[1]
+        """Σ_f c_f M_f φ / d."""
+        return self._evaluator.readouts.weighted(self.columns, cotangent.T / self.norm)
 
     def adjoint(self, cotangent: Array) -> Array:
         """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K).
@@ -284,7 +289,7 @@ class AmplitudePoint:
         if self.solved is None or not states.is_diagonal:
             return solve_adjoint(self.jacobian, self.pull_features(cotangent))
         source = self._source
-        combined = self._evaluator.readouts.weighted(self.columns, cotangent.T / self.norm)
+        combined = self._pulled(cotangent)
         flat = combined.reshape(-1, source.batch)
         result = np.empty_like(self.state)
         arguments = (

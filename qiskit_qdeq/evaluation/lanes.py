@@ -227,12 +227,13 @@ def lane_kernels(size: int) -> LaneKernels:
     @numba.njit(**_JIT)  # type: ignore[misc]
     def newton(  # type: ignore[no-untyped-def]
         a, linear, quadratic, norms, norm_linear, norm_quad,
-        state, begin, end, tol, rtol, max_steps, halvings, trace, counts, jacobian, norms_out,
+        state, begin, end, tol, rtol, max_steps, halvings, trace, final, counts, jacobian, norms_out,
     ):  # fmt: skip
         t = np.ones(rows_ * LANES)
         accepted = np.empty(k_ * LANES)
         step = np.empty(k_ * LANES)
         residual, length = np.empty(LANES), np.empty(LANES)
+        keep_trace = len(trace) > 0
         running = np.empty(LANES, np.bool_)
         matrix, vector = np.empty((k_, k_)), np.empty(k_)
         for first in range(begin, end, LANES):
@@ -262,7 +263,8 @@ def lane_kernels(size: int) -> LaneKernels:
                     counts[1, b] += 1
                     if initial or now <= (1 - 1e-4 * length[c]) * residual[c]:
                         counts[0, b] += 0 if initial else 1
-                        trace[counts[0, b], b] = now
+                        if keep_trace:
+                            trace[counts[0, b], b] = now
                         residual[c], length[c] = now, 1.0
                         for j in range(k_):
                             accepted[j * LANES + c] = t[(q + j) * LANES + c]
@@ -292,6 +294,7 @@ def lane_kernels(size: int) -> LaneKernels:
                 evaluate(t, quadratic, norm_quad, False)
             for c in range(count):
                 norms_out[first + c] = t[d_ * LANES + c]
+                final[first + c] = residual[c]
                 for j in range(k_):
                     state[first + c, j] = accepted[j * LANES + c]
                     for k in range(k_):

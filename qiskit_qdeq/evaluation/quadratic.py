@@ -9,12 +9,11 @@ run no circuit; `lanes` has the compiled loops.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.lanes import LANES, lane_kernels, padded
+from qiskit_qdeq.evaluation.lanes import LANES, lane_kernels
 from qiskit_qdeq.evaluation.threads import run_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +26,7 @@ class RationalQuadratic:
     Attributes:
         constant: a, (K, B).
         linear: B, (K · K, B).
-        quadratic: C, (K, K, K), C_j symmetric.
+        quadratic: C, (K, K, K), C_j symmetric, as `lanes.padded` returns it.
         norm: xᵀx, (B,).
         norm_linear: 2 xᵀP, (K, B).
         norm_quadratic: PᵀP, (K, K).
@@ -40,15 +39,15 @@ class RationalQuadratic:
     norm_linear: Array
     norm_quadratic: Array
 
-    @cached_property
+    @property
     def _terms(self) -> tuple[Array, ...]:
         return (
             self.constant,
             self.linear,
-            padded(self.quadratic),
+            self.quadratic,
             self.norm,
             self.norm_linear,
-            np.ascontiguousarray(self.norm_quadratic, dtype=float),
+            self.norm_quadratic,
         )
 
     def linearize(self, state: Array, rows: Array) -> tuple[Array, Array]:
@@ -60,7 +59,7 @@ class RationalQuadratic:
         return values, jacobian
 
     def newton(
-        self, state: Array, tol: float, rtol: float, max_steps: int, halvings: int
+        self, state: Array, tol: float, rtol: float, max_steps: int, halvings: int, keep_trace: bool = True
     ) -> NewtonResult:
         """Newton's method with step halving, every sample by itself, in double precision.
 
@@ -68,19 +67,19 @@ class RationalQuadratic:
         iterate.
         """
         batch, size = state.shape
-        trace = np.empty((max_steps + 1, batch))
+        trace = np.full((max_steps + 1 if keep_trace else 0, batch), np.nan)
+        residual = np.empty(batch)
         counts = np.zeros((3, batch), dtype=np.int64)
         jacobian, norm = np.empty((size * size, batch)), np.empty(batch)
         kernel = lane_kernels(size).newton
-        options = (tol, rtol, max_steps, halvings, trace, counts, jacobian, norm)
+        options = (tol, rtol, max_steps, halvings, trace, residual, counts, jacobian, norm)
         run_parts(
             kernel,
             [(*self._terms, state, first, last, *options) for first, last in lane_ranges(batch, size**3)],
         )
-        steps = counts[0]
-        trace = trace[: int(steps.max(initial=0)) + 1]
-        trace[np.arange(len(trace))[:, None] > steps] = np.nan
-        return NewtonResult(trace.T, steps, counts[1], counts[2], jacobian, norm)
+        if keep_trace:
+            trace = trace[: int(counts[0].max(initial=0)) + 1]
+        return NewtonResult(residual, trace.T, *counts, jacobian, norm)
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,8 @@ class NewtonResult:
     """What the compiled solve leaves besides the state.
 
     Attributes:
-        trace: ‖g‖ after every step (B, S + 1), NaN after a sample stopped.
+        residual: ‖g‖ at the solution (B,).
+        trace: ‖g‖ after every step (B, S + 1), NaN after a sample stopped; (B, 0) if not kept.
         steps: (B,).
         evaluations: (B,).
         status: (B,): 0 converged, 1 out of steps, 2 no step lowers the residual, 3 not finite.
@@ -96,6 +96,7 @@ class NewtonResult:
         norm: d at the solution, (B,).
     """
 
+    residual: Array
     trace: Array
     steps: Array
     evaluations: Array

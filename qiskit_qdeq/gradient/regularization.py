@@ -49,7 +49,7 @@ class Regularization:
         return self.kind != "none" and self.strength > 0
 
     def penalty(
-        self, point: EvaluationPoint, injection: Array, rng: np.random.Generator
+        self, point: EvaluationPoint, injection: Array, rng: np.random.Generator | None
     ) -> tuple[float, Cotangent]:
         """The penalty and the summand of its weight gradient.
 
@@ -71,6 +71,8 @@ class Regularization:
             scale = self.strength / batch
             unit = np.broadcast_to(2 * scale * np.eye(size, dtype=slopes.dtype), (batch, size, size))
             return scale * float(np.sum(slopes**2)), Cotangent(point, directions=slopes, slopes=unit)
+        if rng is None:
+            raise InputError("rng is needed for the Hutchinson estimate")
         scale = self.strength / (batch * len(injection))
         probe = (rng.standard_normal((batch, len(injection))) @ injection).astype(slopes.dtype)
         product = np.einsum("bj,bjd->bd", probe, slopes)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ def training_step(
     *,
     direct: bool,
     initial: Array | None,
-    rng: np.random.Generator,
+    rng: Callable[[], np.random.Generator],
 ) -> StepResult:
     """Loss and gradient of a minibatch.
 
@@ -66,11 +67,12 @@ def training_step(
         config: the run.
         direct: explicit layers instead of the equilibrium.
         initial: first iterate (B, K) or None.
-        rng: dropout and Hutchinson noise of this step.
+        rng: makes the generator of this step's dropout and Hutchinson noise; called only where there is any.
     """
     weights, _, _ = model.split(parameters)
     problem = model.evaluator.bind(weights).map(inputs)
-    mask = model.readout.dropout_mask(len(inputs), config.dropout, rng, parameters.dtype)
+    noise = rng() if config.dropout or config.regularization.kind == "hutchinson" else None
+    mask = model.readout.dropout_mask(len(inputs), config.dropout, noise, parameters.dtype)
     if direct:
         layers = direct_pass(problem, config.layers)
         head = _Head(model, parameters, layers.last, labels, mask)
@@ -84,7 +86,7 @@ def training_step(
         terms = [Cotangent(point, values=cotangent, features=head.feature_cotangent)]
         penalty = 0.0
         if config.regularization.active:
-            penalty, term = config.regularization.penalty(point, model.injection, rng)
+            penalty, term = config.regularization.penalty(point, model.injection, noise)
             terms.append(term)
     gradient = np.concatenate([problem.pull_back(terms), head.matrix_gradient.ravel(), head.bias_gradient])
     cost = solution.cost if solution is not None else Cost()
@@ -96,7 +98,12 @@ def _equilibrium(problem: EquilibriumMap, config: TrainingConfig, initial: Array
         initial = direct_state(problem, config.layers)
     # unconverged samples are counted in the history; a run is not stopped by a few of them
     return solve(
-        problem, config.solver, initial, on_failure="accept", keep_inverse=config.backward.mode == "shine"
+        problem,
+        config.solver,
+        initial,
+        on_failure="accept",
+        keep_inverse=config.backward.mode == "shine",
+        keep_trace=False,
     )
 
 

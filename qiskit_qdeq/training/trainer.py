@@ -240,7 +240,7 @@ class Trainer:
             config,
             direct=config.mode == "direct" or state.step < config.warmup_steps,
             initial=state.equilibria[rows] if warm else None,
-            rng=stream(config.seed, NOISE, state.step),
+            rng=lambda: stream(config.seed, NOISE, state.step),
         )
         gradient = result.gradient.astype(state.parameters.dtype, copy=False)
         if config.clip_norm:

@@ -1,4 +1,4 @@
-"""Pictures of training, solvers, contraction, classification and circuits; each function returns a matplotlib Figure."""
+"""Pictures of training, solvers, contraction, classification and circuits, as matplotlib Figures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What all pictures share: figures made without pyplot, Okabe and Ito's colours, text sizes, checks of arguments.
+"""What all pictures share: figures made without pyplot, Okabe and Ito's colours, text sizes, checks.
 
-pyplot keeps every figure it makes alive and asks for a display backend. A `Figure` made directly does neither: it is freed
-with its last reference and drawn when it is saved or shown.
+pyplot keeps every figure it makes alive and asks for a display backend. A `Figure` made directly does
+neither: it is freed with its last reference and drawn when it is saved or shown.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.exceptions import InputError
@@ -30,7 +32,7 @@ TITLE, TEXT, SMALL = 9, 8, 7
 RESIDUAL = "residual ‖m(q) − q‖₂"
 
 
-class NotebookFigure(Figure):  # type: ignore[misc]
+class NotebookFigure(Figure):
     """A Figure that a notebook shows as an image even where pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
@@ -41,9 +43,8 @@ class NotebookFigure(Figure):  # type: ignore[misc]
 
 def new_figure(width: float, height: float) -> NotebookFigure:
     """An empty figure, inches, whose panels are laid out without overlaps."""
-    figure = NotebookFigure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
-    return figure
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    return NotebookFigure(figsize=(width, height), layout=layout)
 
 
 def own_or_given(axes: Any, width: float, height: float) -> tuple[Figure, Axes]:
@@ -69,10 +70,10 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.tick_params(labelsize=SMALL)
 
 
-def legend(axes: Axes, **options: Any) -> None:
+def legend(axes: Axes, **options: Any) -> Legend:
     """A legend small enough for a panel, see-through so that it hides no curve."""
     look = {"fontsize": SMALL, "framealpha": 0.6, "edgecolor": "none", "borderpad": 0.2, "labelspacing": 0.25}
-    axes.legend(**{**look, **options})
+    return axes.legend(**{**look, **options})
 
 
 def legend_below(figure: Figure) -> None:

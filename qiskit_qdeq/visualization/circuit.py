@@ -13,7 +13,7 @@ from qiskit.exceptions import MissingOptionalLibraryError
 from qiskit_qdeq.circuits import CircuitTemplate
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError, MissingExtraError
-from qiskit_qdeq.visualization._figure import TEXT, WIDTH, NotebookFigure
+from qiskit_qdeq.visualization._figure import WIDTH, NotebookFigure
 
 PARTS = ("boxed", "template", "encoder", "ansatz")
 
@@ -31,13 +31,13 @@ def plot_circuit(
 ) -> Figure:
     """Draw a template's circuit with Qiskit's matplotlib drawer.
 
-    Whatever their names, angles are written φi and weights θi: i is the index into the encoder's angles and into the
-    weights. A global phase is not drawn.
+    Whatever their names, angles are written φi and weights θi: i is the index into the encoder's angles and
+    into the weights. A global phase is not drawn.
 
     Args:
         template: the circuit U(θ) S(φ).
-        part: "boxed" draws the encoder as one box S(φ) before the ansatz, "template" every gate of both, "encoder" and
-            "ansatz" one of them.
+        part: "boxed" draws the encoder as one box S(φ) before the ansatz, "template" every gate of both,
+            "encoder" and "ansatz" one of them.
         fold: gate columns per row.
         reverse_bits: wire 0 (Qiskit's last qubit) on top, instead of qubit 0.
         style: as in `QuantumCircuit.draw`.
@@ -62,7 +62,8 @@ def plot_circuit(
             figure = _draw(circuit, columns * _UNIT, options)
     except MissingOptionalLibraryError as error:
         raise MissingExtraError(
-            f"Qiskit draws circuits with {error.libname}, which is not installed: pip install \"qiskit-qdeq[drawing]\""
+            f"Qiskit's drawer needs {error.libname}, which is not installed: "
+            'pip install "qiskit-qdeq[drawing]"'
         ) from error
     return figure
 
@@ -74,13 +75,17 @@ def _part(template: CircuitTemplate, part: str) -> QuantumCircuit:
         circuit.append(Gate("S(φ)", template.num_qubits, []), circuit.qubits)
         circuit.compose(template.ansatz, inplace=True)
     else:
-        chosen = {"template": template.circuit, "encoder": template.encoder.circuit, "ansatz": template.ansatz}
-        circuit = chosen[part].copy()
+        encoder, ansatz = template.encoder.circuit, template.ansatz
+        circuit = {"template": template.circuit, "encoder": encoder, "ansatz": ansatz}[part].copy()
     # the drawer would write a global phase into pyplot's current figure
     circuit.global_phase = 0
     names = _numbered("φ", template.encoder.parameters) | _numbered("θ", template.weights)
-    present = circuit.parameters
-    return circuit.assign_parameters({old: new for old, new in names.items() if old in present})
+    used = [old for old in names if old in circuit.parameters]
+    # in two steps: a new name may be an old name of another parameter
+    between = {old: Parameter(f"{old.name}, {index} on its way") for index, old in enumerate(used)}
+    circuit.assign_parameters(between, inplace=True)
+    circuit.assign_parameters({between[old]: names[old] for old in used}, inplace=True)
+    return circuit
 
 
 def _numbered(letter: str, parameters: Sequence[Parameter]) -> dict[Parameter, Parameter]:
@@ -88,7 +93,7 @@ def _numbered(letter: str, parameters: Sequence[Parameter]) -> dict[Parameter, P
 
 
 def _draw(circuit: QuantumCircuit, width: float, options: dict[str, Any]) -> NotebookFigure:
-    """Draw into a figure of that width; Qiskit takes the text size from the width and leaves the height to us."""
+    """Draw into a figure of that width, from which Qiskit takes the text size; the height is ours to set."""
     figure = NotebookFigure(figsize=(width, width))
     axes = figure.add_axes((0, 0, 1, 1))
     circuit.draw(ax=axes, **options)

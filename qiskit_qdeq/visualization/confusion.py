@@ -21,7 +21,7 @@ _PERCENT, _COUNTS = 12, 20
 def plot_confusion(
     labels: Any, predictions: Any, classes: Sequence[Any], *, axes: Axes | None = None
 ) -> Figure:
-    """Draw the confusion matrix: rows are true classes, columns predicted ones, colour is the share of the row.
+    """Draw the confusion matrix: rows are true classes, columns predicted ones, colours shares of the row.
 
     Args:
         labels: true labels 0..C-1 (N,).
@@ -38,15 +38,15 @@ def plot_confusion(
     labels = _check_labels("labels", labels, len(names))
     predictions = _check_labels("predictions", predictions, len(names))
     if labels.shape != predictions.shape:
-        raise InputError(f"labels and predictions must have the same length, got {len(labels)} and {len(predictions)}")
+        raise InputError(f"labels and predictions differ in length: {len(labels)} and {len(predictions)}")
     counts = confusion_matrix(labels, predictions, labels=np.arange(len(names)))
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    side = float(np.clip(1.2 + 0.6 * len(names), 3.2, WIDTH))
+    side = float(np.clip(1.2 + 0.6 * len(names), 3.2, 6.3 if len(names) <= _PERCENT else WIDTH))
     figure, axes = own_or_given(axes, side, side if len(names) <= _PERCENT else 0.85 * side)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) > _PERCENT:
-        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1], format=lambda x, _: f"{100 * x:.0f} %")
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1], format=_percent)
         bar.ax.tick_params(labelsize=SMALL)
         bar.set_label("share of the true class", fontsize=SMALL)
     _write_cells(axes, counts, shares)
@@ -55,7 +55,8 @@ def plot_confusion(
     if max(map(len, names)) * len(names) > 50:
         axes.tick_params("x", labelrotation=90)
     right = np.trace(counts) / len(labels)
-    label(axes, f"accuracy {100 * right:.1f} % of {len(labels)} samples", "predicted class", "true class (rows add up to 100 %)")
+    title = f"accuracy {100 * right:.1f} % of {len(labels)} samples"
+    label(axes, title, "predicted class", "true class (rows add up to 100 %)")
     return figure
 
 
@@ -72,7 +73,7 @@ def _check_labels(name: str, values: Any, num_classes: int) -> Array:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
         raise InputError(
-            f"{name} must be integers of shape (samples,), not empty, got {array.dtype} of shape {array.shape}"
+            f"{name} must be integers of shape (samples,), not empty, got {array.dtype} {array.shape}"
         )
     if array.min() < 0 or array.max() >= num_classes:
         row = int(np.flatnonzero((array < 0) | (array >= num_classes))[0])
@@ -82,6 +83,10 @@ def _check_labels(name: str, values: Any, num_classes: int) -> Array:
     return array
 
 
+def _percent(share: Any, _: Any = None) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _write_cells(axes: Axes, counts: Array, shares: Array) -> None:
     size = len(counts)
     if size > _COUNTS:
@@ -89,7 +94,7 @@ def _write_cells(axes: Axes, counts: Array, shares: Array) -> None:
     for row, column in np.ndindex(counts.shape):
         text = f"{counts[row, column]}"
         if counts[row, column] and size <= _PERCENT:
-            text += f"\n{100 * shares[row, column]:.0f} %"
+            text += f"\n{_percent(shares[row, column])}"
         # zero cells are most of a good matrix: pale, so that the errors stand out
         color = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "#AAAAAA"
         axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=color)

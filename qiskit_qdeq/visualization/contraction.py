@@ -1,7 +1,8 @@
-"""How contractive the map q -> m(x + P q) is: eigenvalues of J = ∂m/∂q at the equilibrium, and bounds on its norm.
+"""How contractive the map q -> m(x + P q) is: eigenvalues of J = ∂m/∂q at q*, and bounds on its norm.
 
-    ρ(J) ≤ ‖J‖₂ at q*,   ‖J‖₂ ≤ Lip, a bound over the whole state box;   plain iteration converges near q* where ρ(J) < 1,
-    and everywhere to the one equilibrium where Lip < 1.
+    ρ(J) ≤ ‖J‖₂ ≤ Lip,   J at the equilibrium q*,   Lip a bound over the whole state box.
+
+Plain iteration converges near q* where ρ(J) < 1, and from everywhere to the one equilibrium where Lip < 1.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def plot_spectrum(jacobian: Array) -> Figure:
-    """Draw the eigenvalues of J of all samples with the unit circle, beside a histogram of the spectral radius ρ(J).
+    """Draw the eigenvalues of J of all samples with the unit circle, and a histogram of ρ(J).
 
     Args:
         jacobian: J = ∂m/∂q at the equilibria (B, K, K), as `problem.at(solution.state).jacobian`.
@@ -64,41 +65,45 @@ def _draw_plane(axes: Axes, eigenvalues: Array) -> None:
     ):
         points = eigenvalues[chosen]
         if points.size:
-            axes.scatter(
-                points.real, points.imag, s=11, color=color, marker=marker, alpha=alpha, linewidth=0, label=name
-            )
+            axes.plot(points.real, points.imag, marker, color=color, alpha=alpha, label=name, ms=3.5, mew=0)
     axes.add_patch(Circle((0, 0), 1, fill=False, color=BLACK, linewidth=1))
     reach = 1.1 * max(1.0, float(np.abs(eigenvalues).max()))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     label(axes, "eigenvalues of ∂m/∂q and the unit circle", "real part", "imaginary part")
-    legend(axes, loc="upper left")
-    for handle in axes.get_legend().legend_handles:
-        handle.set_alpha(1)
+    for handle in legend(axes, loc="upper left").legend_handles:
+        handle.set_alpha(1)  # type: ignore[union-attr]
 
 
 def _draw_histogram(axes: Axes, radius: Array) -> None:
-    top = float(radius.max())
-    # bins end at 1, so that no bar stands on both sides of the limit
-    width = max(top, 1.0) / 20 if top <= 4 else top / 40
-    width = 1 / max(round(1 / width), 1)
-    edges = np.arange(0, np.ceil(max(top, 1.0) / width + 1e-9) + 1) * width
-    counts, _, bars = axes.hist(radius, bins=edges, color=BLUE, edgecolor="white", linewidth=0.4)
-    for bar, left in zip(bars, edges, strict=False):
-        if left >= 1 - 1e-9:
-            bar.set_facecolor(VERMILLION)
+    edges = _edges(radius)
+    counts, _ = np.histogram(radius.clip(min=edges[0]), edges)
+    colors = [VERMILLION if left >= 1 else BLUE for left in edges[:-1]]
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colors, edgecolor="white", linewidth=0.4)
+    if edges[0] > 0:
+        axes.set_xscale("log")
     axes.axvline(1, color=BLACK, linewidth=1, linestyle="--")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    title = f"median {np.median(radius):.2f}, at or above 1: {100 * np.mean(radius >= 1):.0f} % of samples"
+    title = f"median {np.median(radius):.3g}; at or above 1: {100 * np.mean(radius >= 1):.1f} %"
     label(axes, title, "spectral radius ρ", "samples")
+
+
+def _edges(radius: Array) -> Array:
+    """Bin edges, one at 1: no bar stands on both sides of the limit; even in log ρ where ρ is large."""
+    top = max(float(radius.max()), 1.0)
+    if top <= 10:
+        per_unit = max(round(20 / top), 2)
+        return np.arange(np.floor(top * per_unit) + 2) / per_unit
+    low = np.floor(8 * np.log10(max(float(radius.min()), 1e-2)))
+    return np.asarray(10 ** (np.arange(low, np.floor(8 * np.log10(top)) + 2) / 8))
 
 
 def plot_contraction(report: ContractionReport, *, axes: Axes | None = None) -> Figure:
     """Draw which share of the samples has ρ(J), ‖J‖₂ and the Lipschitz bound below a value.
 
-    Where a curve crosses the line at 1 one reads the share of samples that are contractive in that sense. A curve that
-    ends below 100 % has infinite values: the bound is not known for these samples.
+    Where a curve crosses the line at 1 one reads the share of samples that are contractive in that sense. A
+    curve that ends below 100 % has infinite values: the bound is not known for these samples.
 
     Args:
         report: what `contraction` returned.
@@ -130,7 +135,7 @@ def plot_contraction(report: ContractionReport, *, axes: Axes | None = None) -> 
     many = np.mean(np.asarray(report.equilibria) > 1)
     title = f"contraction of {len(report.lipschitz)} samples"
     if many:
-        title += f"; several equilibria in {100 * many:.0f} %"
+        title += f"; several equilibria in {100 * many:.1f} %"
     label(axes, title, "value (no unit; below 1 is contractive)", "samples at or below (%)")
     legend(axes, loc="upper left")
     return figure

@@ -21,8 +21,8 @@ def save_figures(
 ) -> dict[str, Path]:
     """Write each figure to `<folder>/<name>.png`.
 
-    All figures are drawn before the first file is touched; a file is written beside its target and then renamed, so a
-    reader sees the old picture or the new one. The folder is made if it is not there.
+    All figures are drawn before the first file is touched; a file is written beside its target and then
+    renamed, so a reader sees the old picture or the new one. The folder is made if it is not there.
 
     Args:
         folder: where the files go.
@@ -33,8 +33,8 @@ def save_figures(
         The path of every file, by name.
 
     Raises:
-        InputError: for a name that is no plain file name, two names that are one file where case does not count, a
-            value that is no Figure, or a `dpi` below 1.
+        InputError: for a name that is no plain file name, two names that differ in case only, a value that
+            is no Figure, or a `dpi` below 1.
         OSError: if the folder or a file cannot be written.
     """
     dpi = check_count("dpi", dpi)
@@ -49,8 +49,8 @@ def save_figures(
 
 def _check_names(names: list[Any]) -> None:
     for name in names:
-        if not isinstance(name, str) or not name or name.startswith(".") or set(name) & set('/\\:\0'):
-            raise InputError(f"figures has the name {name!r}, which is no plain file name; use letters and digits")
+        if not isinstance(name, str) or not name or name.startswith(".") or set(name) & set("/\\:\0"):
+            raise InputError(f"figures has the name {name!r}, which is no plain file name")
     folded = [name.casefold() for name in names]
     for name in names:
         if folded.count(name.casefold()) > 1:

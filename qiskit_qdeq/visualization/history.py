@@ -43,27 +43,27 @@ OPTIONAL = (
     "spectral_radius",
     "gradient_norm",
 )
-#: A validation sample without any equilibrium has an infinite residual: a gap in its curve, not a wrong record.
+#: Infinite where no equilibrium was found: a gap in the curve, not a wrong record.
 _GAPS = frozenset({"valid_residual"})
 
 
 def plot_history(history: Sequence[Mapping[str, float]], *, best_epoch: int | None = None) -> Figure:
     """Draw the learning curves of a run against its epochs.
 
-    Panels: loss (nats) and accuracy (%) in training and validation; residual ‖m(q) - q‖₂, mean and largest; solver steps per
-    sample and the share of samples that did not converge; spectral radius of ∂m/∂q at the equilibrium; norm of the
-    gradient. Panels of which the history knows nothing are left out: DIRECT runs have no residual and no solver. Epochs
-    of a direct warm-up are gaps in those two.
+    Panels: loss (nats) and accuracy (%) in training and validation; residual ‖m(q) - q‖₂, mean and largest;
+    solver steps per sample and the share of samples that did not converge; spectral radius of ∂m/∂q at the
+    equilibrium; norm of the gradient. Panels of which the history knows nothing are left out: DIRECT runs
+    have no residual and no solver. Epochs of a direct warm-up are gaps in those two.
 
     Args:
         history: one record per epoch, as in `TrainingResult.history`.
         best_epoch: marked by a vertical line, as in `TrainingResult.best_epoch`; None or -1 for none.
 
     Raises:
-        InputError: if there is no record, a record lacks a quantity or has one that is not a finite number, or
-            `best_epoch` is not among the epochs.
+        InputError: if there is no record, a record lacks a quantity or has one that is not a finite number,
+            or `best_epoch` is not among the epochs.
 
-    >>> figure = plot_history([{"epoch": 1, "loss": 1.2, "accuracy": 0.5}, {"epoch": 2, "loss": 0.7, "accuracy": 0.8}])
+    >>> figure = plot_history([{"epoch": 1, "loss": 1.2, "accuracy": 0.5}])
     >>> [axes.get_title() for axes in figure.axes]
     ['loss', 'accuracy']
     """
@@ -71,7 +71,7 @@ def plot_history(history: Sequence[Mapping[str, float]], *, best_epoch: int | No
     epochs = curves["epoch"]
     if best_epoch is not None and best_epoch != -1 and best_epoch not in epochs:
         raise InputError(
-            f"best_epoch must be one of the history's epochs {epochs[0]:.0f} to {epochs[-1]:.0f}, got {best_epoch!r}"
+            f"best_epoch must be among the epochs {epochs[0]:.0f} to {epochs[-1]:.0f}, got {best_epoch!r}"
         )
     panels = _panels(curves)
     columns = 3 if len(panels) > 4 else 2 if len(panels) in (2, 4) else len(panels)

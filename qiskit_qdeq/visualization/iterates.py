@@ -1,10 +1,13 @@
 """Paths of solvers to the equilibrium of one sample, over the residual on a plane through state space.
 
     (q_i, q_j) -> ‖m(q) - q‖₂,   all other entries of q at their equilibrium values.
+
+The states a solver visits are read off the questions it asks the map.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +24,16 @@ from qiskit_qdeq.equilibrium.solvers import Newton, Picard, Solver
 from qiskit_qdeq.evaluation.protocol import Cotangent, EquilibriumMap, Evaluation, EvaluationPoint
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.visualization._figure import BLACK, CYCLE, RESIDUAL, SMALL, check_finite, label, legend, own_or_given
+from qiskit_qdeq.visualization._figure import (
+    BLACK,
+    CYCLE,
+    RESIDUAL,
+    SMALL,
+    check_finite,
+    label,
+    legend,
+    own_or_given,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,8 +55,8 @@ def plot_iterates(
 ) -> Figure:
     """Draw the iterates of solvers for one sample as they fall into its equilibrium.
 
-    The background is the residual on the plane through q* spanned by two states; the paths are projected onto that
-    plane, so off it their residual is not the one of the background.
+    The background is the residual on the plane through q* spanned by two states; the paths are projected
+    onto that plane, so off it their residual is not the one of the background.
 
     Args:
         model: the structure.
@@ -88,7 +100,8 @@ def plot_iterates(
     axes.plot(*begin[[first, second]], "s", color=BLACK, markersize=8, fillstyle="none", label="start")
     axes.plot(*centre, "o", color=BLACK, markersize=9, fillstyle="none", label="q*")
     axes.set(xlim=window[0], ylim=window[1], aspect="equal")
-    label(axes, "iterates of one sample", f"state {first}, q$_{{{first}}}$", f"state {second}, q$_{{{second}}}$")
+    names = [f"state {index}, q$_{{{index}}}$" for index in (first, second)]
+    label(axes, "iterates of one sample", *names)
     legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, labelspacing=0.4)
     return figure
 
@@ -100,7 +113,7 @@ def _check_states(states: Any, num_states: int) -> tuple[int, int]:
         raise InputError(f"states must be two indices of states, got {states!r}")
     first, second = (check_count("states", state, minimum=0) for state in states)
     if first == second or max(first, second) >= num_states:
-        raise InputError(f"states must be two different indices in 0..{num_states - 1}, got {tuple(states)}")
+        raise InputError(f"states must be two different indices in 0..{num_states - 1}, got {states!r}")
     return first, second
 
 
@@ -108,10 +121,12 @@ def _check_solvers(solvers: Any) -> Mapping[str, Solver]:
     if solvers is None:
         return {"picard": Picard(), "newton": Newton()}
     if not isinstance(solvers, Mapping) or not solvers:
-        raise InputError(f"solvers must be a mapping name -> solver with at least one entry, got {solvers!r}")
+        raise InputError(f"solvers must be a mapping name -> solver, not empty, got {solvers!r}")
     for name, solver in solvers.items():
         if not isinstance(solver, Solver):
-            raise InputError(f"solvers[{name!r}] must be a Solver, got {solver!r}; solver(name, ...) makes one")
+            raise InputError(
+                f"solvers[{name!r}] must be a Solver, got {solver!r}; solver(name, ...) makes one"
+            )
     return solvers
 
 
@@ -119,8 +134,8 @@ def _equilibrium(problem: EquilibriumMap, start: Array, tol: float) -> Array:
     found = solve(problem, Newton(tol=tol), start, on_failure="accept")
     if not found.converged[0]:
         raise ConvergenceError(
-            f"Newton found no equilibrium of the sample from this start ({Status(int(found.status[0]))}, residual "
-            f"{found.residual[0]:.2g}): choose another start or sample"
+            f"Newton found no equilibrium of the sample from this start, residual {found.residual[0]:.2g} "
+            f"({Status(int(found.status[0]))}): choose another start or sample"
         )
     state: Array = found.state[0]
     return state
@@ -155,21 +170,22 @@ class _Recorder:
 
 
 def _path(problem: EquilibriumMap, solver: Solver, start: Array) -> tuple[Array, Solution]:
-    """Iterates (S + 1, K) of a solver: the states it asked for, without trial steps that it gave up."""
+    """Iterates (S + 1, K) of a solver: the states it asked for, without the trial steps it gave up."""
     recorder = _Recorder(problem)
     solution = solve(recorder, solver, start, on_failure="accept")
     asked = iter(recorder.asked)
     iterates = []
     for residual in solution.trace[0]:
         # a rejected trial has another residual than the step that was taken
-        state = next((state for state, norm in asked if norm == residual), None)
+        state = next((state for state, norm in asked if math.isclose(norm, residual, rel_tol=1e-12)), None)
         if state is not None:
             iterates.append(state)
     return np.array(iterates), solution
 
 
 def _window(paths: list[Array], equilibrium: Array) -> Array:
-    """A square around q* and all iterates in reach, ((x0, x1), (y0, y1)); expectation values stay within ±1."""
+    """A square around q* and the iterates, ((x0, x1), (y0, y1))."""
+    # expectation values stay within ±1: steps far outside would only shrink the rest
     points = np.vstack([*paths, equilibrium[None]])
     points = points[np.isfinite(points).all(axis=1)].clip(-1.2, 1.2)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -187,10 +203,12 @@ def _draw_residual(
     window: Array,
     resolution: int,
 ) -> None:
-    x, y = (np.linspace(*window[axis], resolution) for axis in range(2))
+    x, y = (np.linspace(low, high, resolution) for low, high in window)
     grid = np.broadcast_to(equilibrium, (resolution**2, len(equilibrium))).copy()
     grid[:, states[0]], grid[:, states[1]] = (part.ravel() for part in np.meshgrid(x, y))
-    residual = np.concatenate([_residuals(problem, grid[i : i + _BATCH]) for i in range(0, len(grid), _BATCH)])
+    residual = np.concatenate(
+        [_residuals(problem, grid[i : i + _BATCH]) for i in range(0, len(grid), _BATCH)]
+    )
     residual = np.ma.masked_invalid(residual).reshape(resolution, resolution)
     top = float(residual.max())
     # the residual is zero at q*: the scale ends where the grid no longer resolves the well

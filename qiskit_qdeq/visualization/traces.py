@@ -1,4 +1,4 @@
-"""How solvers approach the equilibrium: residual of every sample against solver steps, one panel per solver."""
+"""How solvers approach the equilibrium: residual against solver steps, sample by sample."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def plot_residual_traces(
 ) -> Figure:
     """Draw ‖m(q) - q‖₂ after every solver step, on a log axis, one panel per solver.
 
-    Thin lines are single samples, those that did not converge in another colour; the thick line is the median over *all*
-    samples, in which a sample that stopped keeps its last residual.
+    Thin lines are single samples, those that did not converge in another colour; the thick line is the median
+    over *all* samples, in which a sample that stopped keeps its last residual.
 
     Args:
         solutions: name of a solver -> what it found; `trace` (B, S + 1), NaN after a sample stopped.
@@ -49,7 +49,7 @@ def plot_residual_traces(
         InputError: if there is no solution, one has no trace, or `tol` or `samples` is not positive.
     """
     if not isinstance(solutions, Mapping) or not solutions:
-        raise InputError(f"solutions must be a mapping name -> Solution with at least one entry, got {solutions!r}")
+        raise InputError(f"solutions must be a mapping name -> Solution, not empty, got {solutions!r}")
     samples = check_count("samples", samples, minimum=0)
     if tol is not None and not (isinstance(tol, int | float) and math.isfinite(tol) and tol > 0):
         raise InputError(f"tol must be a finite number > 0 or None, got {tol!r}")
@@ -63,7 +63,9 @@ def plot_residual_traces(
         _draw(axes, solutions[name], trace, samples)
         if tol is not None:
             axes.axhline(tol, color=BLACK, linewidth=0.9, linestyle="--", label="tolerance", zorder=5)
-        label(axes, _title(name, solutions[name]), "solver steps", RESIDUAL if position % columns == 0 else "")
+        label(
+            axes, _title(name, solutions[name]), "solver steps", RESIDUAL if position % columns == 0 else ""
+        )
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         if position % columns:
             axes.tick_params(labelleft=False)
@@ -77,8 +79,8 @@ def _trace(name: str, solution: Any) -> Array:
     trace = check_reals(f"solutions[{name!r}].trace", solution.trace)
     if trace.ndim != 2 or not trace.size or len(trace) != len(solution.status):
         raise InputError(
-            f"solutions[{name!r}].trace must have shape (samples, steps + 1) for {len(solution.status)} samples, got "
-            f"{trace.shape}: use what `solve` returned"
+            f"solutions[{name!r}].trace must have shape (samples, steps + 1) for {len(solution.status)} "
+            f"samples, got {trace.shape}: use what `solve` returned"
         )
     if (trace < 0).any():
         raise InputError(f"solutions[{name!r}].trace has a negative residual")
@@ -98,7 +100,10 @@ def _draw(axes: Axes, solution: Solution, trace: Array, samples: int) -> None:
     drawn = np.where(np.isfinite(trace), np.maximum(trace, _FLOOR), np.nan)
     chosen = np.unique(np.linspace(0, len(trace) - 1, min(samples, len(trace))).astype(int))
     steps = np.arange(trace.shape[1])
-    for converged, color, name, order in ((True, SKY, "sample", 2), (False, ORANGE, "sample, not converged", 3)):
+    for converged, color, name, order in (
+        (True, SKY, "sample", 2),
+        (False, ORANGE, "sample, not converged", 3),
+    ):
         for row in chosen[solution.converged[chosen] == converged]:
             axes.plot(steps, drawn[row], color=color, linewidth=0.7, alpha=0.7, label=name, zorder=order)
             name = ""
@@ -107,7 +112,7 @@ def _draw(axes: Axes, solution: Solution, trace: Array, samples: int) -> None:
 
 
 def _median(trace: Array, solution: Solution) -> Array:
-    """Median over all samples (S + 1,); a stopped sample keeps its last residual, a lost one counts as infinite."""
+    """Median over all samples (S + 1,): a stopped one keeps its last residual, a lost one is infinite."""
     filled = trace.copy()
     lost = solution.status == Status.NOT_FINITE
     filled[np.isnan(filled[:, 0]), 0] = np.inf

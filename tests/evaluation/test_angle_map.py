@@ -18,6 +18,7 @@ EXPRESSIONS = {
     "parameter": A,
     "affine": 2 * A - 0.5 * B + 1,
     "cancelled": A - A + B,
+    "curved_and_cancelled": A.sin() - A.sin() + B,
     "product": A * B * C,
     "quotient": A / (B + 3),
     "power": A**3 + B**2,

@@ -1,0 +1,492 @@
+"""Training runs: repeatable bit for bit, resumable after anything, and clear about what cannot be trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracles import build_model
+
+from qiskit_qdeq.equilibrium import Anderson, Broyden, Newton, Picard, ScipyRoot
+from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, InputError
+from qiskit_qdeq.gradient import Backward, Regularization
+from qiskit_qdeq.inference import evaluate
+from qiskit_qdeq.training import trainer as trainer_module
+from qiskit_qdeq.training.checkpoint import load_checkpoint
+from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.trainer import Trainer
+
+SMALL = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05, seed=3)
+
+
+def blobs(count=28, seed=0):
+    """Three classes of six features around different centres."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    centres = np.array([[2.0, 0, 0, 1, 0, 0], [0, 2, 0, 0, 1, 0], [0, 0, 2, 0, 0, 1]])
+    return centres[labels] + 0.3 * rng.normal(size=(count, 6)), labels
+
+
+def make(config=SMALL, *, kind="amplitude", valid=True, seed=0, model=None, **options):
+    model = model or build_model(kind, state_scale=0.5)
+    x_valid, y_valid = blobs(12, seed + 1) if valid else (None, None)
+    return Trainer(model, config, *blobs(seed=seed), x_valid, y_valid, **options)
+
+
+def without_time(history):
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
+
+
+def assert_same(first, second):
+    """Two results are the same bit for bit."""
+    np.testing.assert_array_equal(first.parameters, second.parameters)
+    np.testing.assert_array_equal(first.last_parameters, second.last_parameters)
+    assert without_time(first.history) == without_time(second.history)
+    assert (first.best_epoch, first.steps, first.stopped) == (second.best_epoch, second.steps, second.stopped)
+
+
+class StopAt:
+    """Ends a run from outside after a number of steps."""
+
+    class Stopped(Exception):
+        pass
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, trainer, result):
+        if trainer.state.step == self.step:
+            raise self.Stopped
+
+    def on_epoch(self, trainer, record):
+        pass
+
+
+CONFIGS = {
+    "plain": SMALL,
+    "warm_dropout": dataclasses.replace(SMALL, start="warm", dropout=0.2, clip_norm=0.1),
+    "warm_up": dataclasses.replace(SMALL, warmup_steps=6, layers=2, weight_decay=0.01),
+    "direct": dataclasses.replace(SMALL, mode="direct", layers=2, dropout=0.1, optimizer="sgd"),
+    "broyden_hutchinson": dataclasses.replace(
+        SMALL,
+        solver=Broyden(tol=1e-6),
+        backward=Backward("shine"),
+        regularization=Regularization("hutchinson", 0.3),
+        schedule="exponential",
+    ),
+    "start_direct": dataclasses.replace(SMALL, solver=Anderson(), start="direct", layers=3, schedule="step"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(name):
+    config = CONFIGS[name]
+    first = make(config).run()
+    assert_same(first, make(config).run())
+    other = make(dataclasses.replace(config, seed=4)).run()
+    assert not np.array_equal(first.last_parameters, other.last_parameters)
+    assert first.steps == 4 * 4
+    assert [record["epoch"] for record in first.history] == [1, 2, 3, 4]
+    assert all(np.isfinite(list(record.values())).all() for record in first.history)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("stop", [3, 4, 9, 16])
+def test_a_run_cut_off_at_any_step_and_resumed_is_the_uninterrupted_run(tmp_path, name, stop, dtype):
+    """Checkpoints are written every third step and after epochs of four, so 9 lies inside an epoch."""
+    config, path = CONFIGS[name], tmp_path / "run.safetensors"
+    model = build_model("amplitude", state_scale=0.5, dtype=dtype)
+    whole = make(config, model=model).run()
+    cut = make(config, model=model, callbacks=[StopAt(stop)], checkpoint=path, checkpoint_every=3)
+    with pytest.raises(StopAt.Stopped):
+        cut.run()
+    if not path.exists():
+        # the callback of the third step comes before its checkpoint
+        assert stop == 3
+        return
+    again = make(config, model=model, checkpoint=path, checkpoint_every=3).resume()
+    assert again.state.step == {4: 3, 9: 8, 16: 15}[stop]
+    assert_same(again.run(), whole)
+    finished = make(config, model=model, checkpoint=path).resume()
+    assert_same(finished.run(), whole)
+
+
+def test_a_run_may_be_cut_off_again_and_again(tmp_path):
+    config, path = CONFIGS["warm_dropout"], tmp_path / "run.safetensors"
+    for stop in range(2, 17, 2):
+        trainer = make(config, checkpoint=path, checkpoint_every=1, callbacks=[StopAt(stop)])
+        if path.exists():
+            trainer.resume()
+        with pytest.raises(StopAt.Stopped):
+            trainer.run()
+    assert_same(make(config, checkpoint=path).resume().run(), make(config).run())
+
+
+RUN = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_trainer import CONFIGS, make
+
+class Slow:
+    def on_step(self, trainer, result):
+        time.sleep(0.01)
+        print(trainer.state.step, flush=True)
+    def on_epoch(self, trainer, record):
+        pass
+
+make(CONFIGS["warm_dropout"], checkpoint={path!r}, checkpoint_every=1, callbacks=[Slow()]).run()
+"""
+
+
+def test_a_killed_process_is_resumed_to_the_uninterrupted_run(tmp_path):
+    here, path = Path(__file__).parent, tmp_path / "run.safetensors"
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(RUN.format(tests=str(here), path=str(path))), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        for _ in range(5):
+            assert process.stdout.readline()
+        time.sleep(np.random.default_rng().uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    resumed = make(CONFIGS["warm_dropout"], checkpoint=path).resume()
+    assert 4 <= resumed.state.step < 16
+    assert_same(resumed.run(), make(CONFIGS["warm_dropout"]).run())
+
+
+def _other_data(path):
+    x, y = blobs()
+    x[5, 2] += 1e-9
+    return Trainer(build_model("amplitude", state_scale=0.5), SMALL, x, y, *blobs(12, 1), checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (
+            lambda path: make(
+                dataclasses.replace(SMALL, learning_rate=0.06, solver=Picard(), dropout=0.1), checkpoint=path
+            ),
+            ["learning_rate", "0.05", "0.06", "solver", "picard", "dropout"],
+        ),
+        (lambda path: make(dataclasses.replace(SMALL, seed=4), checkpoint=path), ["seed"]),
+        (_other_data, ["data", "train"]),
+        (lambda path: make(valid=False, checkpoint=path), ["data", "valid"]),
+        (lambda path: make(model=build_model("amplitude", state_scale=0.4), checkpoint=path), ["model", "circuit"]),
+        (lambda path: make(kind="angle", checkpoint=path), ["model", "circuit", "AngleEncoder"]),
+        (
+            lambda path: make(model=build_model("amplitude", state_scale=0.5, dtype="float32"), checkpoint=path),
+            ["dtype", "float32"],
+        ),
+        (
+            lambda path: make(model=build_model("amplitude", state_scale=0.5, activation="relu"), checkpoint=path),
+            ["activation", "relu"],
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_its_differences_and_left_alone(tmp_path, other, words):
+    path = tmp_path / "run.safetensors"
+    make(checkpoint=path).run()
+    before = path.read_bytes()
+    trainer = other(path)
+    kept = trainer.state
+    with pytest.raises(CheckpointError) as caught:
+        trainer.resume()
+    for word in words:
+        assert word in str(caught.value)
+    assert path.read_bytes() == before
+    assert trainer.state is kept
+
+
+def test_resuming_without_a_file_or_from_a_damaged_one_is_an_error(tmp_path):
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(CheckpointError, match=r"run\.safetensors"):
+        make(checkpoint=path).resume()
+    with pytest.raises((CheckpointError, InputError), match="path|checkpoint"):
+        make().resume()
+    make(checkpoint=path).run()
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        make(checkpoint=path).resume()
+
+
+def test_best_parameters_are_those_of_the_lowest_validation_loss():
+    seen = []
+
+    class Keep:
+        def on_step(self, trainer, result):
+            pass
+
+        def on_epoch(self, trainer, record):
+            seen.append(trainer.state.parameters.copy())
+
+    config = dataclasses.replace(SMALL, epochs=8, learning_rate=0.8, schedule="constant")
+    trainer = make(config, callbacks=[Keep()])
+    result = trainer.run()
+    losses = [record["valid_loss"] for record in result.history]
+    best = int(np.argmin(losses))
+    assert best < 7, "the run should overshoot, or this test shows nothing"
+    assert result.best_epoch == best + 1
+    np.testing.assert_array_equal(result.parameters, seen[best])
+    np.testing.assert_array_equal(result.last_parameters, seen[-1])
+    metrics = evaluate(trainer.model, result.parameters, *trainer.validation, config.solver)
+    assert metrics.loss == pytest.approx(losses[best], abs=1e-12)
+
+
+def test_without_validation_the_last_parameters_are_the_result():
+    result = make(valid=False).run()
+    np.testing.assert_array_equal(result.parameters, result.last_parameters)
+    assert "valid_loss" not in result.history[0]
+
+
+def test_patience_stops_a_run_that_does_not_improve_and_a_resumed_one_stays_stopped(tmp_path):
+    path = tmp_path / "run.safetensors"
+    config = dataclasses.replace(SMALL, epochs=40, learning_rate=1.5, schedule="constant", patience=2)
+    result = make(config, checkpoint=path).run()
+    losses = [record["valid_loss"] for record in result.history]
+    assert len(losses) < 40
+    assert "2 epochs" in result.stopped
+    assert len(losses) - 1 - int(np.argmin(losses)) == 2
+    assert_same(make(config, checkpoint=path).resume().run(), result)
+
+
+def test_warm_up_steps_are_direct_and_the_rest_implicit():
+    solved = []
+
+    class Watch:
+        def on_step(self, trainer, result):
+            solved.append(result.solution is not None)
+
+        def on_epoch(self, trainer, record):
+            pass
+
+    make(dataclasses.replace(SMALL, warmup_steps=6), callbacks=[Watch()]).run()
+    assert solved == [False] * 6 + [True] * 10
+    solved.clear()
+    make(dataclasses.replace(SMALL, mode="direct"), callbacks=[Watch()]).run()
+    assert not any(solved)
+
+
+def test_epochs_of_warm_up_do_not_compete_for_the_best_parameters():
+    result = make(dataclasses.replace(SMALL, warmup_steps=8)).run()
+    assert result.best_epoch >= 3
+
+
+def test_a_run_of_warm_up_only_does_not_return_its_untrained_start():
+    trainer = make(dataclasses.replace(SMALL, warmup_steps=100))
+    start = trainer.state.parameters.copy()
+    result = trainer.run()
+    assert not np.array_equal(result.last_parameters, start)
+    assert not np.array_equal(result.parameters, start)
+
+
+def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
+    trainer = make()
+    orders = [
+        np.concatenate([trainer.rows(step) for step in range(4 * epoch, 4 * epoch + 4)]) for epoch in range(3)
+    ]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(28))
+    assert not np.array_equal(orders[0], orders[1])
+    assert [len(trainer.rows(step)) for step in range(4)] == [8, 8, 8, 4]
+
+
+def test_a_batch_larger_than_the_data_is_the_data():
+    trainer = make(dataclasses.replace(SMALL, batch_size=1000, epochs=2))
+    assert trainer.run().steps == 2
+
+
+def test_training_learns_separable_classes():
+    result = make(dataclasses.replace(SMALL, epochs=25)).run()
+    assert result.history[-1]["accuracy"] > 0.95
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+    assert max(record["valid_accuracy"] for record in result.history) > 0.9
+
+
+def test_history_counts_solver_steps_and_unconverged_samples():
+    record = make(dataclasses.replace(SMALL, solver=Picard(tol=1e-14, max_steps=2))).run().history[0]
+    assert record["unconverged"] == 1
+    assert record["solver_steps"] == 2
+    assert record["max_residual"] >= record["residual"] > 0
+    solved = make().run().history[0]
+    assert solved["unconverged"] == 0
+    assert solved["max_residual"] <= 1e-6
+
+
+def test_warm_starts_take_fewer_solver_steps_than_zeros():
+    config = dataclasses.replace(SMALL, solver=Picard(tol=1e-8), learning_rate=1e-4, epochs=3)
+    cold = make(config).run().history[-1]["solver_steps"]
+    warm = make(dataclasses.replace(config, start="warm")).run().history[-1]["solver_steps"]
+    assert warm < 0.8 * cold
+
+
+def test_sgd_without_clipping_moves_against_the_gradient_and_clipping_bounds_the_step():
+    moves = []
+
+    class Watch:
+        def __init__(self, start):
+            self.last = start
+
+        def on_step(self, trainer, result):
+            moves.append((trainer.state.parameters - self.last, result.gradient.copy()))
+            self.last = trainer.state.parameters.copy()
+
+        def on_epoch(self, trainer, record):
+            pass
+
+    config = dataclasses.replace(SMALL, optimizer="sgd", schedule="constant", learning_rate=0.1, epochs=1)
+    start = make(config).state.parameters.copy()
+    make(config, callbacks=[Watch(start)], initial_parameters=start).run()
+    free = list(moves)
+    moves.clear()
+    make(dataclasses.replace(config, clip_norm=1e-3), callbacks=[Watch(start)], initial_parameters=start).run()
+    step, gradient = free[0]
+    cosine = step @ gradient / np.linalg.norm(step) / np.linalg.norm(gradient)
+    assert cosine == pytest.approx(-1, abs=1e-3)
+    for (bounded, _), (unbounded, _) in zip(moves, free, strict=True):
+        assert np.linalg.norm(bounded) < np.linalg.norm(unbounded)
+    assert np.linalg.norm(moves[0][0]) == pytest.approx(0.1 * 1e-3, rel=1e-6)
+
+
+def test_the_first_gradient_norm_of_the_history_is_the_one_before_clipping():
+    free = make(dataclasses.replace(SMALL, epochs=1, batch_size=28)).run().history[0]["gradient_norm"]
+    clipped = make(dataclasses.replace(SMALL, epochs=1, batch_size=28, clip_norm=1e-3)).run().history[0]
+    assert clipped["gradient_norm"] == pytest.approx(free, rel=1e-12)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, broken):
+    path = tmp_path / "run.safetensors"
+    real = trainer_module.training_step
+
+    def failing(*arguments, **options):
+        result = real(*arguments, **options)
+        if trainer.state.step < 6:
+            return result
+        if broken == "loss":
+            return dataclasses.replace(result, loss=float("nan"))
+        return dataclasses.replace(result, gradient=np.where(np.arange(len(result.gradient)) == 2, np.inf, 0))
+
+    monkeypatch.setattr(trainer_module, "training_step", failing)
+    for clip in (0.0, 0.25):
+        trainer = make(dataclasses.replace(SMALL, clip_norm=clip), checkpoint=path)
+        with pytest.raises(ConvergenceError, match="not finite at step 6"):
+            trainer.run()
+        assert load_checkpoint(path).document["progress"]["step"] == 4
+        assert np.isfinite(trainer.state.parameters).all()
+
+
+def test_a_huge_learning_rate_ends_in_a_clear_error_or_finite_parameters():
+    config = dataclasses.replace(SMALL, learning_rate=1e200, optimizer="sgd")
+    with np.errstate(all="ignore"), pytest.raises((ConvergenceError, InputError), match="finite"):
+        make(config).run()
+
+
+X, Y = blobs(6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, Y[:-1], r"y must have shape \(6,\).*\(5,\)"),
+        (X, Y[:, None], r"y must have shape \(6,\)"),
+        (X, np.where(Y == 2, 3, Y), r"y must hold integers 0\.\.2"),
+        (X, np.where(Y == 2, -1, Y), r"y must hold integers 0\.\.2"),
+        (X, Y.astype(float), r"y must hold integers"),
+        (X, Y.astype(str), r"y must hold integers"),
+        (X[:, :5], Y, r"\(samples, 6\)"),
+        (X[0], Y, r"\(samples, 6\)"),
+        (np.where(np.arange(6)[:, None] == 4, np.nan, X), Y, "sample 4"),
+        (np.where(np.arange(6)[:, None] == 2, 0.0, X), Y, "sample 2 .*zero"),
+        (X[:0], Y[:0], "no training samples"),
+    ],
+)
+def test_training_data_that_cannot_be_used_are_errors_that_name_the_sample(x, y, message):
+    with pytest.raises(InputError, match=message):
+        Trainer(build_model("amplitude"), SMALL, x, y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, None, "y_valid"),
+        (X, Y[:-1], "y_valid"),
+        (X, Y + 1, "y_valid"),
+        (X[:0], Y[:0], "valid"),
+        (np.where(np.arange(6)[:, None] == 4, np.nan, X), Y, "sample 4"),
+    ],
+)
+def test_validation_data_that_cannot_be_used_are_errors_at_once(x, y, message):
+    with pytest.raises(InputError, match=message):
+        Trainer(build_model("amplitude"), SMALL, X, Y, x, y)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initial_parameters": np.zeros(5)}, r"shape \(30,\)"),
+        ({"initial_parameters": np.full(30, np.nan)}, "finite"),
+        ({"checkpoint_every": -1}, "checkpoint_every"),
+    ],
+)
+def test_trainer_options_that_cannot_be_used_are_errors(options, message):
+    with pytest.raises(InputError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mode", "explicit", "mode .*'explicit'"),
+        ("start", "cold", "start .*'cold'"),
+        ("layers", 0, "layers .*0"),
+        ("warmup_steps", -1, "warmup_steps .*-1"),
+        ("epochs", 1.5, "epochs .*1.5"),
+        ("batch_size", True, "batch_size .*True"),
+        ("seed", -1, "seed .*-1"),
+        ("learning_rate", 0, "learning_rate .*0"),
+        ("learning_rate", float("nan"), "learning_rate .*nan"),
+        ("dropout", 1.0, "dropout .*1.0"),
+        ("clip_norm", -0.1, "clip_norm .*-0.1"),
+        ("solver", "newton", "solver .*'newton'"),
+        ("backward", "exact", "backward .*'exact'"),
+        ("backward", Backward("shine"), "shine.*newton"),
+        ("optimizer", "adamw", "adamw"),
+        ("schedule", "linear", "linear"),
+    ],
+)
+def test_configurations_out_of_range_name_field_and_value(field, value, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(SMALL, **{field: value})
+
+
+@pytest.mark.parametrize("option", [{"weight_decay": 0.1, "optimizer": "sgd"}, {"weight_decay": 0.1}])
+def test_weight_decay_shrinks_the_readout_matrix_only(option):
+    config = dataclasses.replace(SMALL, epochs=1, learning_rate=1e-6, **option)
+    start = make(config).state.parameters.copy()
+    plain = make(dataclasses.replace(config, weight_decay=0.0), initial_parameters=start).run().last_parameters
+    decayed = make(config, initial_parameters=start).run().last_parameters
+    model = make(config).model
+    changed = np.abs(decayed - plain) > 1e-12
+    assert not changed[: model.num_weights].any()
+    assert not changed[-model.num_classes :].any()
+    assert changed[model.num_weights : -model.num_classes].any()
+
+
+@pytest.mark.parametrize("solver", [Newton(), Broyden(), Anderson(), Picard(), ScipyRoot()], ids=lambda s: s.name)
+@pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])
+def test_every_solver_trains_every_encoder_to_the_same_place(kind, solver):
+    config = dataclasses.replace(SMALL, epochs=2, solver=dataclasses.replace(solver, tol=1e-9))
+    model = build_model(kind, state_scale=0.2)
+    reference = make(dataclasses.replace(config, solver=Newton(tol=1e-11)), model=model).run()
+    np.testing.assert_allclose(make(config, model=model).run().last_parameters, reference.last_parameters, atol=1e-5)
