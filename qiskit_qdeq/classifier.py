@@ -47,7 +47,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ansatz: "paper" (4 or 10 qubits), "random", "hardware_efficient"; None for the preset's.
         readout: "z", "zz" or "zzz"; None for the preset's.
         template: a `CircuitTemplate` of your own instead of the five arguments above.
-        state_scale: factor of the state fed back.
+        state_scale: factor of the state fed back; None for the preset's (0.5 default, 1 paper).
         bias: constant input appended to every sample; "auto" appends 1.0 where an amplitude is free. Without it amplitude
             encoding drops the norm of a sample and refuses zero vectors.
         mode: "implicit" (the equilibrium) or "direct" (`layers` explicit layers).
@@ -83,7 +83,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ansatz: str | None = None,
         readout: str | None = None,
         template: CircuitTemplate | None = None,
-        state_scale: float = 1.0,
+        state_scale: float | None = None,
         bias: float | str = "auto",
         mode: str = "implicit",
         layers: int = 1,
@@ -96,10 +96,10 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int = 100,
         batch_size: int = 64,
         optimizer: str = "adam",
-        learning_rate: float = 0.03,
+        learning_rate: float = 0.1,
         schedule: str = "cosine",
         weight_decay: float = 0.0,
-        clip_norm: float = 0.0,
+        clip_norm: float = 1.0,
         dropout: float = 0.0,
         patience: int = 0,
         validation_fraction: float = 0.0,
@@ -286,17 +286,20 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
             bias = (1.0 if self.bias == "auto" else float(self.bias)) if spare else 0.0
             return QDEQModel(
-                self.template, classes, state_scale=self.state_scale, bias=bias, dtype=self.dtype
+                self.template,
+                classes,
+                state_scale=0.5 if self.state_scale is None else self.state_scale,
+                bias=bias,
+                dtype=self.dtype,
             )
         num_qubits, bias = self._size(num_features)
-        overrides = {"ansatz": self.ansatz, "readout": self.readout}
+        overrides = {"ansatz": self.ansatz, "readout": self.readout, "state_scale": self.state_scale}
         return model_config(
             self.preset,
             num_features,
             classes,
             num_qubits,
             encoding=self.encoding,
-            state_scale=self.state_scale,
             bias=bias,
             dtype=self.dtype,
             **{name: value for name, value in overrides.items() if value is not None},

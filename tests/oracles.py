@@ -143,14 +143,14 @@ def random_template(
         random_encoder(rng, kind, num_qubits),
         random_circuit(rng, num_qubits, num_gates, weights),
         weights=weights,
-        state_observables=random_observables(rng, num_qubits, int(rng.integers(1, 5)), letters[rng.integers(2)]),
+        state_observables=random_observables(
+            rng, num_qubits, int(rng.integers(1, 5)), letters[rng.integers(2)]
+        ),
         readout=random_observables(rng, num_qubits, int(rng.integers(1, 6)), letters[rng.integers(2)]),
     )
 
 
-def statevector_values(
-    template: CircuitTemplate, inputs: Array, weights: Array, observables: Any
-) -> Array:
+def statevector_values(template: CircuitTemplate, inputs: Array, weights: Array, observables: Any) -> Array:
     """<M_j> per sample (B, number of observables) by Qiskit's Statevector; amplitudes are set, not prepared."""
     ansatz = template.ansatz.assign_parameters(dict(zip(template.weights, weights, strict=True)))
     rows = []
@@ -161,7 +161,9 @@ def statevector_values(
             start = Statevector(amplitudes)
         else:
             encoder = template.encoder
-            start = Statevector(encoder.circuit.assign_parameters(dict(zip(encoder.parameters, u, strict=True))))
+            start = Statevector(
+                encoder.circuit.assign_parameters(dict(zip(encoder.parameters, u, strict=True)))
+            )
         state = start.evolve(ansatz)
         rows.append([state.expectation_value(observable).real for observable in observables])
     return np.array(rows)

@@ -33,7 +33,7 @@ Columns = Callable[[torch.Tensor], torch.Tensor]
 
 def make_step(problem: Problem, threads: int) -> Step:
     """Build the training step on ``threads`` threads."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads if problem.num_qubits > 4 else 1)
     columns, encode = make_columns(problem), make_encoder(problem)
     unnormalized = problem.encoding == "amplitude"
     weights, head_weight, head_bias = (

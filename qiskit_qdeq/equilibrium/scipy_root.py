@@ -7,6 +7,7 @@ own that blocks on its request; once all running solvers wait, their requests ar
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -88,6 +89,34 @@ def solve_with_scipy(problem: EquilibriumMap, solver: ScipyRoot, state: Array) -
         threading.Thread(target=_run, args=(sample, solver, state[sample.row], waiting), daemon=True)
         for sample in samples
     ]
+    with warnings.catch_warnings():
+        # what SciPy warns about, an ill-conditioned matrix of its own, shows in the sample's status
+        warnings.simplefilter("ignore", RuntimeWarning)
+        cost = _converse(problem, solver, samples, threads, waiting)
+    length = max((len(sample.trace) for sample in samples), default=1)
+    trace = np.full((len(samples), max(length, 1)), np.nan)
+    for sample in samples:
+        trace[sample.row, : len(sample.trace)] = sample.trace
+    evaluations = np.array([len(sample.trace) for sample in samples], dtype=np.int64)
+    return Solution(
+        np.array([sample.best for sample in samples]).reshape(state.shape),
+        np.array([sample.best_residual for sample in samples]),
+        np.array([int(sample.status) for sample in samples], dtype=np.int64),
+        np.maximum(evaluations - 1, 0),
+        evaluations,
+        trace,
+        cost,
+    )
+
+
+def _converse(
+    problem: EquilibriumMap,
+    solver: ScipyRoot,
+    samples: list[_Sample],
+    threads: list[threading.Thread],
+    waiting: threading.Semaphore,
+) -> Cost:
+    """Start the solver threads and answer their requests round by round until all have ended."""
     cost = Cost()
     try:
         for thread in threads:
@@ -104,20 +133,10 @@ def solve_with_scipy(problem: EquilibriumMap, solver: ScipyRoot, state: Array) -
         for sample in samples:
             sample.answer = None
             sample.answered.release()
-    length = max((len(sample.trace) for sample in samples), default=1)
-    trace = np.full((len(samples), max(length, 1)), np.nan)
-    for sample in samples:
-        trace[sample.row, : len(sample.trace)] = sample.trace
-    evaluations = np.array([len(sample.trace) for sample in samples], dtype=np.int64)
-    return Solution(
-        np.array([sample.best for sample in samples]).reshape(state.shape),
-        np.array([sample.best_residual for sample in samples]),
-        np.array([int(sample.status) for sample in samples], dtype=np.int64),
-        np.maximum(evaluations - 1, 0),
-        evaluations,
-        trace,
-        cost,
-    )
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
+    return cost
 
 
 def _answer(problem: EquilibriumMap, solver: ScipyRoot, running: list[_Sample]) -> Cost:

@@ -55,10 +55,10 @@ class TrainingConfig:
     epochs: int = 100
     batch_size: int = 64
     optimizer: str = "adam"
-    learning_rate: float = 0.03
+    learning_rate: float = 0.1
     schedule: str = "cosine"
     weight_decay: float = 0.0
-    clip_norm: float = 0.0
+    clip_norm: float = 1.0
     dropout: float = 0.0
     patience: int = 0
     seed: int = 0

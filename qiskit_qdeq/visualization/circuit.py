@@ -62,7 +62,7 @@ def plot_circuit(
             figure = _draw(circuit, columns * _UNIT, options)
     except MissingOptionalLibraryError as error:
         raise MissingExtraError(
-            f"Qiskit's drawer needs {error.libname}, which is not installed: "
+            "Qiskit's matplotlib drawer needs pylatexenc, which is not installed: "
             'pip install "qiskit-qdeq[drawing]"'
         ) from error
     return figure
@@ -82,7 +82,7 @@ def _part(template: CircuitTemplate, part: str) -> QuantumCircuit:
     names = _numbered("φ", template.encoder.parameters) | _numbered("θ", template.weights)
     used = [old for old in names if old in circuit.parameters]
     # in two steps: a new name may be an old name of another parameter
-    between = {old: Parameter(f"{old.name}, {index} on its way") for index, old in enumerate(used)}
+    between = {old: Parameter(f"{index}: {old.name}") for index, old in enumerate(used)}
     circuit.assign_parameters(between, inplace=True)
     circuit.assign_parameters({between[old]: names[old] for old in used}, inplace=True)
     return circuit

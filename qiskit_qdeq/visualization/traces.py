@@ -80,7 +80,7 @@ def _trace(name: str, solution: Any) -> Array:
     if trace.ndim != 2 or not trace.size or len(trace) != len(solution.status):
         raise InputError(
             f"solutions[{name!r}].trace must have shape (samples, steps + 1) for {len(solution.status)} "
-            f"samples, got {trace.shape}: use what `solve` returned"
+            f"samples, got {trace.shape}: take what `solve` returns with keep_trace=True"
         )
     if (trace < 0).any():
         raise InputError(f"solutions[{name!r}].trace has a negative residual")

@@ -177,7 +177,9 @@ def test_a_sample_that_turns_nan_does_not_disturb_the_others(name):
     healthy = [0, 1, 3]
     assert found.status[2] == Status.NOT_FINITE
     np.testing.assert_array_equal(found.state[2], 0)
-    np.testing.assert_allclose(found.residual[2], np.linalg.norm(base.values(np.zeros((4, 3)), np.arange(4)).values[2]))
+    np.testing.assert_allclose(
+        found.residual[2], np.linalg.norm(base.values(np.zeros((4, 3)), np.arange(4)).values[2])
+    )
     alone = solve(tanh_map(), SOLVERS[name], on_failure="raise")
     assert found.converged[healthy].all()
     np.testing.assert_array_equal(found.state[healthy], alone.state[healthy])
@@ -296,6 +298,25 @@ def test_newton_solves_an_affine_map_in_one_step_and_broyden_in_at_most_two_per_
     assert solve(problem, Broyden(tol=1e-9, start_inverse="jacobian")).steps[0] == 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_newton_solves_affine_maps_whose_elimination_needs_row_exchanges(size):
+    """1 - J is a permutation, or one plus a whisker: without pivoting the first pivot is zero or nearly so."""
+    rng = np.random.default_rng(size)
+    shift = rng.normal(size=(3, size))
+    for whisker in (0.0, 1e-13, 1e-7, 1e-3):
+        permutation = np.roll(np.eye(size), 1, axis=0) + whisker * rng.normal(size=(size, size))
+        jacobian = np.eye(size) - permutation
+        problem = HandmadeMap(
+            lambda q, rows, j=jacobian: q @ j.T + shift[rows],
+            3,
+            size,
+            lambda q, rows, j=jacobian: np.repeat(j[None], len(rows), axis=0),
+        )
+        found = solve(problem, Newton(tol=1e-9), on_failure="raise")
+        assert (found.steps == 1).all()
+        np.testing.assert_allclose(found.state, np.linalg.solve(permutation, shift.T).T, atol=1e-8)
+
+
 def test_good_broyden_follows_the_textbook_iteration():
     """B += (y - B s) sᵀ / sᵀs with dense solves; the solver updates the inverse by Sherman-Morrison."""
     problem = tanh_map(batch=1, size=4, seed=3)
@@ -379,7 +400,13 @@ def test_a_kept_broyden_inverse_estimates_the_inverse_of_j_minus_one():
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("newton", Newton), ("broyden", Broyden), ("anderson", Anderson), ("picard", Picard), ("scipy:lm", ScipyRoot)],
+    [
+        ("newton", Newton),
+        ("broyden", Broyden),
+        ("anderson", Anderson),
+        ("picard", Picard),
+        ("scipy:lm", ScipyRoot),
+    ],
 )
 def test_a_solver_has_a_name_and_takes_its_options(name, kind):
     made = solver(name, tol=1e-4, max_steps=7)
@@ -393,7 +420,10 @@ def test_a_solver_has_a_name_and_takes_its_options(name, kind):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: solver("netwon"), r"\['newton', 'broyden', 'anderson', 'picard', 'scipy:hybr'.*got 'netwon'"),
+        (
+            lambda: solver("netwon"),
+            r"\['newton', 'broyden', 'anderson', 'picard', 'scipy:hybr'.*got 'netwon'",
+        ),
         (lambda: solver("scipy:newton"), "'hybr'.*'newton'"),
         (lambda: solver("picard", damp=0.5), r"no option \['damp'\].*'damping'"),
         (lambda: solver(Newton(), tol=1.0), "'tol'"),

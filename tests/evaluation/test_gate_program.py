@@ -114,14 +114,19 @@ def test_observables_act_as_their_matrices(seed, num_qubits, letters):
     sums = random_observables(rng, num_qubits, 3, letters)
     matrices = np.array([observable.to_matrix() for observable in sums])
     compiled = Observables(sums)
-    left, right = random_columns(rng, 2**num_qubits, 5), random_columns(rng, 2**num_qubits, 10).reshape(-1, 2, 5)
+    left, right = (
+        random_columns(rng, 2**num_qubits, 5),
+        random_columns(rng, 2**num_qubits, 10).reshape(-1, 2, 5),
+    )
     weights = rng.normal(size=(3, 5))
     moved = np.einsum("fnm,mc->nfc", matrices, left)
     expected = np.einsum("nc,nfc->fc", left.conj(), moved).real
     np.testing.assert_allclose(compiled.expectations(planar(left)), expected, atol=1e-12 * 2**num_qubits * 10)
     np.testing.assert_allclose(complex_of(compiled.each(planar(left))), moved, atol=1e-12)
     np.testing.assert_allclose(
-        complex_of(compiled.weighted(planar(left), weights)), np.einsum("nfc,fc->nc", moved, weights), atol=1e-12
+        complex_of(compiled.weighted(planar(left), weights)),
+        np.einsum("nfc,fc->nc", moved, weights),
+        atol=1e-12,
     )
     crossed = np.einsum("nc,fnm,mrc->frc", left.conj(), matrices, right).real
     np.testing.assert_allclose(compiled.cross(planar(left), planar(right)), crossed, atol=1e-10)
@@ -142,7 +147,9 @@ def test_many_observables_through_the_transform_act_as_their_matrices(letters):
     expected = np.einsum("nc,fnc->fc", columns.conj(), moved).real
     np.testing.assert_allclose(compiled.expectations(planar(columns)), expected, atol=1e-9)
     np.testing.assert_allclose(
-        complex_of(compiled.weighted(planar(columns), weights)), np.einsum("fnc,fc->nc", moved, weights), atol=1e-10
+        complex_of(compiled.weighted(planar(columns), weights)),
+        np.einsum("fnc,fc->nc", moved, weights),
+        atol=1e-10,
     )
 
 
@@ -150,5 +157,8 @@ def test_observables_of_three_factors_on_ten_wires_act_as_their_matrices():
     rng = np.random.default_rng(4)
     sums = correlators(10, 3)
     columns = random_columns(rng, 1024, 2)
-    expected = [np.einsum("nc,n,nc->c", columns.conj(), o.to_matrix(sparse=True).diagonal(), columns).real for o in sums]
+    expected = [
+        np.einsum("nc,n,nc->c", columns.conj(), o.to_matrix(sparse=True).diagonal(), columns).real
+        for o in sums
+    ]
     np.testing.assert_allclose(Observables(sums).expectations(planar(columns)), expected, atol=1e-9)

@@ -1,4 +1,4 @@
-"""What is computed does not depend on how many threads compute it."""
+"""What is computed does not depend on how many threads compute it, and is compiled once, not in every process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 SCRIPT = """
 import sys
@@ -45,16 +46,40 @@ np.savez(sys.argv[1], **found)
 """
 
 
-def test_one_and_two_threads_give_the_same_numbers(tmp_path):
-    results = []
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Results and output of two processes, one after the other, with one and with two threads."""
+    results, outputs = [], []
     for threads in ("1", "2"):
-        path = tmp_path / f"{threads}.npz"
+        path = tmp_path_factory.mktemp("threads") / f"{threads}.npz"
         tests = str(Path(__file__).parents[1])
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": tests}
-        subprocess.run([sys.executable, "-c", SCRIPT, str(path)], check=True, env=environment)
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            "PYTHONPATH": tests,
+            "NUMBA_DEBUG_CACHE": "1",
+        }
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(path)],
+            check=True,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        outputs.append(run.stdout + run.stderr)
         with np.load(path) as stored:
             results.append(dict(stored))
-    one, two = results
+    return results, outputs
+
+
+def test_a_second_process_compiles_nothing_anew(processes):
+    _, (_, second) = processes
+    assert "data loaded" in second
+    assert not [line for line in second.splitlines() if "data saved" in line]
+
+
+def test_one_and_two_threads_give_the_same_numbers(processes):
+    (one, two), _ = processes
     for name in one:
         if name.startswith("sweep"):
             np.testing.assert_array_equal(one[name], two[name], err_msg=name)
