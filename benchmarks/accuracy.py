@@ -1,7 +1,7 @@
 """Test accuracy of the presets, mean and standard deviation over seeds.
 
-    python benchmarks/accuracy.py                                        digits, 4 and 10 classes, no download
-    python benchmarks/accuracy.py --data-dir FOLDER --tasks mnist-4 mnist-10    the official sets from local files
+python benchmarks/accuracy.py                                        digits, 4 and 10 classes, no download
+python benchmarks/accuracy.py --data-dir FOLDER --tasks mnist-4 mnist-10    the official sets from local files
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Largest deviations from independent oracles: Qiskit's Statevector, finite differences, and the solvers among themselves.
 
-    python benchmarks/agreement.py [--cases 20] [--json FILE]
+python benchmarks/agreement.py [--cases 20] [--json FILE]
 """
 
 from __future__ import annotations
@@ -64,8 +64,7 @@ def values_gap(template: CircuitTemplate, rng: np.random.Generator) -> tuple[flo
     rows = np.arange(2)
     differences = np.stack(
         [
-            (problem.values(state + STEP * e, rows).values - problem.values(state - STEP * e, rows).values)
-            / (2 * STEP)
+            (problem.values(state + STEP * e, rows).values - problem.values(state - STEP * e, rows).values) / (2 * STEP)
             for e in np.eye(model.num_states)
         ],
         axis=-1,
@@ -82,9 +81,7 @@ def gradient_gap(template: CircuitTemplate, config: TrainingConfig, direct: bool
     inputs, labels = rng.normal(size=(8, template.num_features)), rng.integers(0, 3, 8)
 
     def result(at: np.ndarray):
-        return training_step(
-            model, at, inputs, labels, config, direct=direct, initial=None, rng=np.random.default_rng
-        )
+        return training_step(model, at, inputs, labels, config, direct=direct, initial=None, rng=np.random.default_rng)
 
     chosen = rng.choice(len(parameters), 12, replace=False)
     differences = np.array(

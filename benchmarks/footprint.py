@@ -1,6 +1,6 @@
 """Peak memory of a ten-qubit training step and the time of `import qiskit_qdeq` beyond importing qiskit.
 
-    python benchmarks/footprint.py [--json FILE]
+python benchmarks/footprint.py [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ for _ in range(3):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-_IMPORT = "import time; s = time.perf_counter(); import qiskit; a = time.perf_counter(); {}; print(time.perf_counter() - a)"
+_IMPORT = (
+    "import time; s = time.perf_counter(); import qiskit; a = time.perf_counter(); {}; print(time.perf_counter() - a)"
+)
 
 
 def run(code: str, *arguments: str) -> float:

@@ -1,6 +1,6 @@
 """The equilibrium is nearly free: an IMPLICIT training step against DIRECT steps of 1, 2 and 5 layers, in one run.
 
-    python benchmarks/step_time.py [--preset paper|default] [--settings amplitude-4 ...] [--json FILE]
+python benchmarks/step_time.py [--preset paper|default] [--settings amplitude-4 ...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ def main() -> None:
     for setting in options.settings:
         steps = {"implicit": Step(setting, preset=options.preset, dtype=options.dtype)}
         for layers in (1, 2, 5):
-            steps[f"direct-{layers}"] = Step(
-                setting, preset=options.preset, layers=layers, dtype=options.dtype
-            )
+            steps[f"direct-{layers}"] = Step(setting, preset=options.preset, layers=layers, dtype=options.dtype)
         rounds = options.rounds or (300 if SETTINGS[setting][1] == 4 else 30)
         times = interleaved(steps, rounds)
         base = times["direct-1"]["median"]

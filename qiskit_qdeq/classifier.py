@@ -190,9 +190,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.history_, self.n_iter_ = [], 0
         labels = np.searchsorted(self.classes_, y)
         config = self._config(1, "constant", self._seed() + self.n_iter_)
-        trainer = Trainer(
-            self.model_, config, X, labels, initial_parameters=None if first else self.parameters_
-        )
+        trainer = Trainer(self.model_, config, X, labels, initial_parameters=None if first else self.parameters_)
         if not first:
             trainer.state.optimizer = self._optimizer_state
         result = trainer.run()
@@ -225,9 +223,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = None if self.mode == "direct" else solver(self.solver)
         inputs = self.model_.prepare(X).astype(self.dtype)
-        return predict(
-            self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure
-        )
+        return predict(self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
 
     def _check_training_data(self, X: Any, y: Any) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, dtype=np.float64)

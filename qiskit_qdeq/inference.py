@@ -127,5 +127,3 @@ def _merge(parts: list[Solution], num_states: int) -> Solution:
         join("evaluations"),
         np.zeros((len(state), 0)),
     )
-
-

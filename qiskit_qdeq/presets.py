@@ -112,9 +112,7 @@ class ModelConfig:
         raise InputError(f"ansatz must be one of {list(ANSATZES)}, got {self.ansatz!r}")
 
 
-def model_config(
-    preset: str, num_features: int, num_classes: int, num_qubits: int, **overrides: Any
-) -> ModelConfig:
+def model_config(preset: str, num_features: int, num_classes: int, num_qubits: int, **overrides: Any) -> ModelConfig:
     """The configuration of a preset, with single fields replaced.
 
     Args:

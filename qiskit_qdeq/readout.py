@@ -71,9 +71,7 @@ class Readout:
             cotangent = cotangent.reshape(len(cotangent), self.num_features, self.repeat).sum(axis=2)
         return cotangent
 
-    def dropout_mask(
-        self, batch: int, rate: float, rng: np.random.Generator | None, dtype: Any
-    ) -> Array | None:
+    def dropout_mask(self, batch: int, rate: float, rng: np.random.Generator | None, dtype: Any) -> Array | None:
         """d: entries 0 with probability `rate`, else 1 / (1 - rate); None without dropout."""
         if rate == 0 or rng is None:
             return None

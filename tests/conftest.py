@@ -1,4 +1,4 @@
-"""Puts this folder on the import path, so that tests share `oracles`, and keeps hypothesis from writing files."""
+"""Puts this folder on the import path, where `oracles` is, and keeps hypothesis from writing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random circuits, handmade maps and finite differences: what the tests of the numerical core are checked against."""
+"""Random circuits, handmade maps and finite differences for the tests of the numerical core."""
 
 from __future__ import annotations
 
@@ -143,15 +143,13 @@ def random_template(
         random_encoder(rng, kind, num_qubits),
         random_circuit(rng, num_qubits, num_gates, weights),
         weights=weights,
-        state_observables=random_observables(
-            rng, num_qubits, int(rng.integers(1, 5)), letters[rng.integers(2)]
-        ),
+        state_observables=random_observables(rng, num_qubits, int(rng.integers(1, 5)), letters[rng.integers(2)]),
         readout=random_observables(rng, num_qubits, int(rng.integers(1, 6)), letters[rng.integers(2)]),
     )
 
 
 def statevector_values(template: CircuitTemplate, inputs: Array, weights: Array, observables: Any) -> Array:
-    """<M_j> per sample (B, number of observables) by Qiskit's Statevector; amplitudes are set, not prepared."""
+    """<M_j> per sample (B, observables) by Qiskit's Statevector; amplitudes are set, not prepared."""
     ansatz = template.ansatz.assign_parameters(dict(zip(template.weights, weights, strict=True)))
     rows = []
     for u in inputs:
@@ -161,9 +159,7 @@ def statevector_values(template: CircuitTemplate, inputs: Array, weights: Array,
             start = Statevector(amplitudes)
         else:
             encoder = template.encoder
-            start = Statevector(
-                encoder.circuit.assign_parameters(dict(zip(encoder.parameters, u, strict=True)))
-            )
+            start = Statevector(encoder.circuit.assign_parameters(dict(zip(encoder.parameters, u, strict=True))))
         state = start.evolve(ansatz)
         rows.append([state.expectation_value(observable).real for observable in observables])
     return np.array(rows)
@@ -223,7 +219,7 @@ def draw_problem(model: QDEQModel, batch: int, seed: int = 0) -> tuple[Any, Arra
 
 
 class HandmadeMap:
-    """An `EquilibriumMap` without closed form from a function m(state, rows), which counts evaluations per sample."""
+    """An `EquilibriumMap` without closed form from m(state, rows), which counts evaluations per sample."""
 
     def __init__(
         self,

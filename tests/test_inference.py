@@ -32,9 +32,7 @@ def test_logits_are_the_readout_of_the_circuit_at_a_fixed_point_of_the_circuit(c
     moved = inputs + found.state @ model.injection.T
     applied = statevector_values(model.template, moved, weights, model.template.state_observables)
     np.testing.assert_allclose(applied, found.state, atol=1e-11)
-    np.testing.assert_allclose(
-        found.logits, circuit_logits(model, parameters, inputs, found.state), atol=1e-11
-    )
+    np.testing.assert_allclose(found.logits, circuit_logits(model, parameters, inputs, found.state), atol=1e-11)
     assert found.converged.all()
 
 
@@ -71,9 +69,7 @@ def test_metrics_are_means_over_the_predictions(contraction_model):
     labels = np.array([0, 1, 2, 0, 1, 2, 0])
     found = predict(model, parameters, inputs, Newton())
     metrics = evaluate(model, parameters, inputs, labels, Newton())
-    assert metrics.loss == pytest.approx(
-        -log_softmax(found.logits, axis=1)[np.arange(7), labels].mean(), abs=1e-12
-    )
+    assert metrics.loss == pytest.approx(-log_softmax(found.logits, axis=1)[np.arange(7), labels].mean(), abs=1e-12)
     assert metrics.accuracy == np.mean(np.argmax(found.logits, axis=1) == labels)
     assert metrics.max_residual == found.residual.max()
     assert metrics.residual == np.median(found.residual)

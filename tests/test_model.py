@@ -21,9 +21,7 @@ def test_nearest_injection_feeds_every_feature_one_state_in_order(features, stat
     chosen = injection.argmax(axis=1)
     assert (np.diff(chosen) >= 0).all()
     if features % states == 0:
-        np.testing.assert_array_equal(
-            injection, 0.5 * np.kron(np.eye(states), np.ones((features // states, 1)))
-        )
+        np.testing.assert_array_equal(injection, 0.5 * np.kron(np.eye(states), np.ones((features // states, 1))))
 
 
 def test_split_cuts_the_flat_vector_into_weights_matrix_and_bias_without_copying():

@@ -67,9 +67,7 @@ def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = N
 
 def _solve_closed_form(problem: Any, solver: Newton, state: Array, keep_trace: bool) -> Solution:
     """Newton on the ratio of quadratics, compiled; no circuit is run beyond what the map already did."""
-    found = problem.quadratic.newton(
-        state, solver.tol, solver.rtol, solver.max_steps, solver.halvings, keep_trace
-    )
+    found = problem.quadratic.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.halvings, keep_trace)
     problem.remember(state, found)
     return Solution(state, found.residual, found.status, found.steps, found.evaluations, found.trace)
 
@@ -154,9 +152,7 @@ class _Iteration:
         self.state = trial
         return fresh, jacobian, trial - start
 
-    def _record(
-        self, memory: Memory, residuals: Array, jacobian: Array | None
-    ) -> tuple[Array, Array | None]:
+    def _record(self, memory: Memory, residuals: Array, jacobian: Array | None) -> tuple[Array, Array | None]:
         """Book the current residuals and drop samples that are done."""
         norms = np.linalg.norm(residuals, axis=1)
         self.trace[-1][self.rows] = norms

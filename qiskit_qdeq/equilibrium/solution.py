@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -55,7 +55,7 @@ class Solution:
     steps: Array
     evaluations: Array
     trace: Array
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
     inverse: Array | None = None
 
     @property

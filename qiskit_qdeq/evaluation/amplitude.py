@@ -36,9 +36,7 @@ class AmplitudeEvaluator:
         injection: P (D, K).
     """
 
-    def __init__(
-        self, program: GateProgram, states: Observables, readouts: Observables, injection: Array
-    ) -> None:
+    def __init__(self, program: GateProgram, states: Observables, readouts: Observables, injection: Array) -> None:
         self.program, self.states, self.readouts = program, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
         self.gram = self.injection.T @ self.injection
@@ -331,9 +329,7 @@ class AmplitudePoint:
             assert term.slopes is not None
             assert columns is not None
             for r in range(term.directions.shape[1]):
-                turned = self._source.bound.matrix @ np.broadcast_to(
-                    term.directions[:, r], self.inputs.shape
-                ).T
+                turned = self._source.bound.matrix @ np.broadcast_to(term.directions[:, r], self.inputs.shape).T
                 weights = (term.slopes[:, :, r] / self.norm[:, None]).T
                 columns = columns + self._evaluator.states.weighted(turned.reshape(columns.shape), weights)
         if columns is None:

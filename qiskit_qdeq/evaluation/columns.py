@@ -186,13 +186,9 @@ class ColumnPoint:
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
         size = self.inputs.shape[1]
-        directions = np.broadcast_to(
-            np.eye(size, dtype=self.inputs.dtype), (len(self.inputs), size, size)
-        )
+        directions = np.broadcast_to(np.eye(size, dtype=self.inputs.dtype), (len(self.inputs), size, size))
         step = 16
-        parts = [
-            self._slopes(self._along(directions[:, first : first + step])[1]) for first in range(0, size, step)
-        ]
+        parts = [self._slopes(self._along(directions[:, first : first + step])[1]) for first in range(0, size, step)]
         return np.concatenate(parts, axis=2)
 
     def _slopes(self, outputs: Array) -> Array:

@@ -47,9 +47,7 @@ class AngleMap:
         InputError: if an expression holds a parameter that is not listed, or a function that has no NumPy counterpart.
     """
 
-    def __init__(
-        self, expressions: Sequence[float | ParameterExpression], parameters: Sequence[Parameter]
-    ) -> None:
+    def __init__(self, expressions: Sequence[float | ParameterExpression], parameters: Sequence[Parameter]) -> None:
         self.num_angles = len(expressions)
         self.num_parameters = len(parameters)
         index = {parameter: i for i, parameter in enumerate(parameters)}
@@ -73,9 +71,7 @@ class AngleMap:
             self._names.update({p.name: index[p] for p in expression.parameters})
             tree = expression.sympify()
             symbols = {symbol.name: symbol for symbol in tree.free_symbols}
-            self._curved.append(
-                (row, tree, [(index[p], tree.diff(symbols[p.name])) for p in expression.parameters])
-            )
+            self._curved.append((row, tree, [(index[p], tree.diff(symbols[p.name])) for p in expression.parameters]))
             return
         for parameter, slope in slopes.items():
             self._matrix[row, index[parameter]] = float(np.real(complex(slope)))

@@ -272,9 +272,7 @@ def gate_gradients(starts, kinds, angles, constants, generators, projectors, pre
                 total = 0.0
                 for r in range(4):
                     for s in range(4):
-                        d = -0.5 * (
-                            sine * projectors[kinds[k], r, s] + 1j * cosine * generators[kinds[k], r, s]
-                        )
+                        d = -0.5 * (sine * projectors[kinds[k], r, s] + 1j * cosine * generators[kinds[k], r, s])
                         total += (d * work[s, r]).real
                 grad[k] = 2.0 * total
             else:

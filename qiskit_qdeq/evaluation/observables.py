@@ -87,8 +87,7 @@ class Observables:
         columns = states.shape[2]
         unit = np.eye(self.num_observables, dtype=states.dtype)
         stacked = [
-            self.weighted(states, np.repeat(unit[:, f : f + 1], columns, axis=1))
-            for f in range(self.num_observables)
+            self.weighted(states, np.repeat(unit[:, f : f + 1], columns, axis=1)) for f in range(self.num_observables)
         ]
         return np.stack(stacked, axis=2)
 
@@ -96,9 +95,7 @@ class Observables:
 class _Group:
     """The Pauli strings of a list that share the bit-flip mask x."""
 
-    def __init__(
-        self, flip: int, masks: list[int], terms: dict[tuple[int, int], Array], dim: int, dtype: Any
-    ) -> None:
+    def __init__(self, flip: int, masks: list[int], terms: dict[tuple[int, int], Array], dim: int, dtype: Any) -> None:
         self.flip = flip
         self._dim, self._dtype = dim, np.dtype(dtype)
         turns = [(flip & z).bit_count() for z in masks]
@@ -164,4 +161,3 @@ class _Group:
 
 def _transform(values: Array) -> None:
     run_parts(kernels.walsh_hadamard, [(values, a, b) for a, b in split_columns(*values.shape)])
-

@@ -137,9 +137,7 @@ class GateProgram:
         InputError: see `primitive_gates` and `AngleMap`.
     """
 
-    def __init__(
-        self, circuit: QuantumCircuit, parameters: Sequence[Parameter], dtype: Any = np.float64
-    ) -> None:
+    def __init__(self, circuit: QuantumCircuit, parameters: Sequence[Parameter], dtype: Any = np.float64) -> None:
         self.num_qubits = circuit.num_qubits
         self.dim = 2**circuit.num_qubits
         self.dtype = np.dtype(dtype)
@@ -179,9 +177,7 @@ class GateProgram:
 class BoundProgram:
     """A `GateProgram` at fixed weights: forward and backward sweeps over planar columns (2, 2**n, columns)."""
 
-    def __init__(
-        self, program: GateProgram, weights: Array, angles: Array, blocks: Array, prefixes: Array
-    ) -> None:
+    def __init__(self, program: GateProgram, weights: Array, angles: Array, blocks: Array, prefixes: Array) -> None:
         self._program, self._weights = program, weights
         self._angles, self._blocks, self._prefixes = angles, blocks, prefixes
 

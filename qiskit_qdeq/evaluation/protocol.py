@@ -7,7 +7,7 @@ features and the gradients of both. Shapes: B samples, K states, F readouts, D i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ class Evaluation:
 
     values: Array
     std_errors: Array | None = None
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)

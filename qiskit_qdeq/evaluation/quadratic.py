@@ -79,7 +79,8 @@ class RationalQuadratic:
         )
         if keep_trace:
             trace = trace[: int(counts[0].max(initial=0)) + 1]
-        return NewtonResult(residual, trace.T, *counts, jacobian, norm)
+        steps, evaluations, status = counts
+        return NewtonResult(residual, trace.T, steps, evaluations, status, jacobian, norm)
 
 
 @dataclass(frozen=True)

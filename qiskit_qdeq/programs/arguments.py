@@ -31,9 +31,7 @@ def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentPar
         elif item.default is False:
             result.add_argument(f"--{item.name.replace('_', '-')}", action="store_true", help=text)
         else:
-            result.add_argument(
-                f"--{item.name.replace('_', '-')}", default=item.default, help=text, **details
-            )
+            result.add_argument(f"--{item.name.replace('_', '-')}", default=item.default, help=text, **details)
     return result
 
 
@@ -55,7 +53,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def class_list(text: str) -> tuple[int, ...]:
-    """"0,3,6,9" -> (0, 3, 6, 9)."""
+    """ "0,3,6,9" -> (0, 3, 6, 9)."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -66,12 +64,12 @@ def class_list(text: str) -> tuple[int, ...]:
 class DataArguments:
     """Which samples."""
 
-    data: str = option(
-        "digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10")
-    )
+    data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
     data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
     classes: tuple[int, ...] | None = option(
-        None, "labels to keep, e.g. 0,3,6,9; default: those four at 4 qubits for digits and mnist, else all", type=class_list
+        None,
+        "labels to keep, e.g. 0,3,6,9; default: those four at 4 qubits for digits and mnist, else all",
+        type=class_list,
     )
     limit: int | None = option(None, "keep at most this many samples in each part", type=int)
 
@@ -94,9 +92,7 @@ class TrainArguments(DataArguments):
     ansatz: str | None = option(None, "ansatz circuit", choices=("paper", "random", "hardware_efficient"))
     readout: str | None = option(None, "readout observables", choices=("z", "zz", "zzz"))
     state_scale: float | None = option(None, "factor of the state fed back", type=float)
-    regularization: str | None = option(
-        None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson")
-    )
+    regularization: str | None = option(None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson"))
     regularization_strength: float | None = option(None, "its strength", type=float)
     epochs: int | None = option(None, "passes over the training samples", type=int)
     batch_size: int | None = option(None, "samples per step", type=int)
@@ -122,9 +118,7 @@ class EvaluateArguments:
     """Options of `evaluate`; None is what the run was trained with."""
 
     directory: str = option("", "folder of a run, or its checkpoint file", positional=True, metavar="DIR")
-    data: str | None = option(
-        None, "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10")
-    )
+    data: str | None = option(None, "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
     data_dir: str | None = option(None, "folder with the data set's files")
     split: str = option("test", "part of the data set", choices=("train", "valid", "test"))
     limit: int | None = option(None, "keep at most this many samples", type=int)

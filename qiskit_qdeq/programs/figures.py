@@ -23,9 +23,7 @@ from qiskit_qdeq.visualization import (
 _SAMPLES = 128
 
 
-def draw_run(
-    folder: Path, model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit
-) -> None:
+def draw_run(folder: Path, model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit) -> None:
     """Write learning curves, residual traces per solver, spectrum of J and confusion matrix as PNG files."""
     inputs = model.prepare(split.x_test).astype(model.dtype)
     chosen = None if config.mode == "direct" else config.solver

@@ -65,9 +65,7 @@ def model_of(arguments: TrainArguments, split: DataSplit) -> ModelConfig:
         "dtype": arguments.dtype,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
-    return model_config(
-        arguments.preset, split.num_features, split.num_classes, arguments.num_qubits, **given
-    )
+    return model_config(arguments.preset, split.num_features, split.num_classes, arguments.num_qubits, **given)
 
 
 def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
@@ -105,7 +103,5 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
 
 def solver_of(recipe: dict[str, Any]) -> Solver:
     """The forward solver a recipe names."""
-    found: Solver = solver(
-        recipe["solver"], tol=recipe["tol"], rtol=recipe["rtol"], max_steps=recipe["max_steps"]
-    )
+    found: Solver = solver(recipe["solver"], tol=recipe["tol"], rtol=recipe["rtol"], max_steps=recipe["max_steps"])
     return found

@@ -29,9 +29,7 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.json"
 
 
-def main(
-    arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str], None] = print
-) -> dict[str, Any]:
+def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str], None] = print) -> dict[str, Any]:
     """Train, evaluate on the test part, write the run's folder, and return its metrics.
 
     Args:
@@ -145,12 +143,10 @@ def _metrics(
     result: TrainingResult,
 ) -> dict[str, Any]:
     solver = None if config.mode == "direct" else config.solver
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("valid", "test"):
         inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
-        found = evaluate(
-            model, result.parameters, inputs, getattr(split, f"y_{part}"), solver, layers=config.layers
-        )
+        found = evaluate(model, result.parameters, inputs, getattr(split, f"y_{part}"), solver, layers=config.layers)
         parts |= {
             f"{part}_accuracy": found.accuracy,
             f"{part}_loss": found.loss,

@@ -92,9 +92,7 @@ class TrainingConfig:
                     f"solver(name, ...) makes one from a name"
                 )
         if self.backward.mode == "shine" and self.solver.name != "broyden":
-            raise InputError(
-                f"backward mode 'shine' reuses the inverse of solver 'broyden', got {self.solver.name!r}"
-            )
+            raise InputError(f"backward mode 'shine' reuses the inverse of solver 'broyden', got {self.solver.name!r}")
         optimizer(self.optimizer)
         schedule(self.schedule)
 

@@ -114,9 +114,7 @@ def restore(checkpoint: Checkpoint, optimizer: Optimizer, like: TrainingState) -
             )
     try:
         moments = {
-            name.removeprefix("optimizer/"): array
-            for name, array in arrays.items()
-            if name.startswith("optimizer/")
+            name.removeprefix("optimizer/"): array for name, array in arrays.items() if name.startswith("optimizer/")
         }
         return TrainingState(
             arrays["parameters"],

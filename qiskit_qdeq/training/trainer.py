@@ -281,9 +281,7 @@ class Trainer:
         if self.validation is not None:
             direct = self.config.mode == "direct" or state.step <= self.config.warmup_steps
             solver = None if direct else self.config.solver
-            metrics = evaluate(
-                self.model, state.parameters, *self.validation, solver, layers=self.config.layers
-            )
+            metrics = evaluate(self.model, state.parameters, *self.validation, solver, layers=self.config.layers)
             record |= {
                 "valid_loss": metrics.loss,
                 "valid_accuracy": metrics.accuracy,
@@ -314,9 +312,7 @@ class Trainer:
         direct = self.config.mode == "direct"
         solver = None if direct else self.config.solver
         state = self.state
-        found = predict(
-            self.model, state.parameters, inputs, solver, layers=self.config.layers, on_failure="accept"
-        )
+        found = predict(self.model, state.parameters, inputs, solver, layers=self.config.layers, on_failure="accept")
         weights, _, _ = self.model.split(state.parameters)
         jacobian = self.model.evaluator.bind(weights).map(inputs).at(found.state).jacobian
         return float(np.median(np.abs(np.linalg.eigvals(jacobian)).max(axis=1)))

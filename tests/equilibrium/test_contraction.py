@@ -165,6 +165,4 @@ def test_the_bound_of_a_sum_of_paulis_counts_every_term():
     template = CircuitTemplate(AngleEncoder.layered(4, 3), _idle(3), state_observables=observables)
     model = QDEQModel(template, 2, state_scale=1.0)
     # each state feeds two features: column sums of P are 2, so c² is the smaller of 2 · 2² and 4 · 2
-    np.testing.assert_allclose(
-        model.lipschitz_bound(np.ones((1, 4))), np.sqrt(3**2 + 1) * np.sqrt(8), rtol=1e-12
-    )
+    np.testing.assert_allclose(model.lipschitz_bound(np.ones((1, 4))), np.sqrt(3**2 + 1) * np.sqrt(8), rtol=1e-12)

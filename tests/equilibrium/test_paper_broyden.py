@@ -1,4 +1,4 @@
-"""The authors' Broyden trace, rebuilt from per-sample solves (arXiv:2410.23940, their program in single precision)."""
+"""The Broyden trace of the program of arXiv:2410.23940, in single precision, rebuilt from per-sample solves."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def paper_problem(case):
 
 
 def batch_wide_traces(problem, n):
-    """‖f - z‖ and ‖f - z‖ / (‖f‖ + 1e-9) of the whole batch in z = P q, ‖P q‖ = √n ‖q‖, after steps 1 to 10; iterates.
+    """‖f - z‖, ‖f - z‖ / (‖f‖ + 1e-9) of the batch in z = P q, ‖P q‖ = √n ‖q‖, after steps 1 to 10; iterates.
 
-    Residuals are those of the solver; the iterates, of which it keeps only the best, come from Broyden's formula.
+    Residuals are the solver's; iterates, of which it keeps only the best, come from Broyden's formula.
     """
     rows = np.arange(problem.batch)
     residuals = solve(problem, Broyden(tol=0.0, max_steps=STEPS), on_failure="accept").trace

@@ -177,9 +177,7 @@ def test_a_sample_that_turns_nan_does_not_disturb_the_others(name):
     healthy = [0, 1, 3]
     assert found.status[2] == Status.NOT_FINITE
     np.testing.assert_array_equal(found.state[2], 0)
-    np.testing.assert_allclose(
-        found.residual[2], np.linalg.norm(base.values(np.zeros((4, 3)), np.arange(4)).values[2])
-    )
+    np.testing.assert_allclose(found.residual[2], np.linalg.norm(base.values(np.zeros((4, 3)), np.arange(4)).values[2]))
     alone = solve(tanh_map(), SOLVERS[name], on_failure="raise")
     assert found.converged[healthy].all()
     np.testing.assert_array_equal(found.state[healthy], alone.state[healthy])
@@ -255,9 +253,7 @@ def test_newton_counts_and_traces_a_stalled_sample_the_same_way_with_and_without
     """Without halvings allowed, a sample whose full step does not lower the residual stalls at once."""
     for seed in range(200):
         problem, _, _ = draw_problem(build_model("amplitude", state_scale=2.5), 20, seed)
-        found = solve(
-            without_closed_form(problem) if opened else problem, Newton(max_halvings=1), on_failure="accept"
-        )
+        found = solve(without_closed_form(problem) if opened else problem, Newton(max_halvings=1), on_failure="accept")
         stalled = np.flatnonzero(found.status == Status.STALLED)
         if len(stalled):
             break

@@ -76,12 +76,10 @@ def test_values_and_features_are_those_of_statevector_for_the_papers_angle_encod
     assert_matches_statevector(*problem_of(4, "paper", 4))
 
 
-@pytest.mark.parametrize(
-    "encoder", [AmplitudeEncoder(100, 10), AngleEncoder.paper(10)], ids=["amplitude", "angle"]
-)
+@pytest.mark.parametrize("encoder", [AmplitudeEncoder(100, 10), AngleEncoder.paper(10)], ids=["amplitude", "angle"])
 def test_values_and_features_are_those_of_statevector_at_ten_qubits(encoder):
     rng = np.random.default_rng(10)
-    # many strings that share one flip mask, some with an odd number of Y: the transform instead of the sign table
+    # many strings of one flip mask, some with an odd number of Y: the transform, not the sign table
     labels = ["".join(rng.choice(list("XY"), 2)) + "".join(rng.choice(list("IZ"), 8)) for _ in range(60)]
     readout = [*correlators(10, 3), SparsePauliOp(labels, rng.normal(size=60)), SparsePauliOp("YXZIIYXZIY")]
     template = CircuitTemplate(encoder, paper_ansatz(10), readout=readout)
@@ -115,7 +113,7 @@ def test_a_batch_large_enough_for_several_threads_gives_the_values_of_single_sam
 
 @pytest.mark.parametrize("name", [*ROTATIONS, *FIXED])
 def test_every_gate_gives_statevectors_values_and_gradients(name):
-    """The gate between Hadamards and rotations, on qubits in both orders, with a parameter shared by its angles."""
+    """The gate between Hadamards and rotations, on qubits in both orders, with parameters used repeatedly."""
     size, count = ROTATIONS.get(name) or (FIXED[name], 0)
     weights = ParameterVector("w", max(count, 1))
     circuit = QuantumCircuit(3)
@@ -200,9 +198,7 @@ def scalar(problem, states, terms):
 def test_weight_gradient_of_any_sum_of_terms_is_that_of_finite_differences(seed, kind, num_qubits):
     if kind == "zz":
         num_qubits = max(num_qubits, 2)
-    template, weights, _, inputs, state, evaluator = problem_of(
-        seed, kind, num_qubits, batch=2, num_weights=4
-    )
+    template, weights, _, inputs, state, evaluator = problem_of(seed, kind, num_qubits, batch=2, num_weights=4)
     rng = np.random.default_rng(seed + 1)
     batch, size, features, width = 2, template.num_states, template.num_readouts, template.num_features
     states = [np.zeros_like(state), state, rng.uniform(-1, 1, state.shape)]
@@ -227,9 +223,7 @@ def test_weight_gradient_of_any_sum_of_terms_is_that_of_finite_differences(seed,
     expected = central_difference(total, weights)
     assert relative_error(problem.pull_back(built), expected) < 1e-6
     for q, term in zip(states, terms, strict=True):
-        alone = central_difference(
-            lambda t, q=q, c=term: scalar(evaluator.bind(t).map(inputs), [q], [c]), weights
-        )
+        alone = central_difference(lambda t, q=q, c=term: scalar(evaluator.bind(t).map(inputs), [q], [c]), weights)
         assert relative_error(problem.pull_back([Cotangent(problem.at(q), *term)]), alone) < 1e-6
 
 
@@ -283,9 +277,7 @@ def test_pull_features_is_right_when_the_caller_reuses_the_array(kind):
     gradient = problem.pull_back([Cotangent(point, features=cotangent)])
     cotangent *= 2
     np.testing.assert_allclose(point.pull_features(cotangent), 2 * once, atol=1e-12)
-    np.testing.assert_allclose(
-        problem.pull_back([Cotangent(point, features=cotangent)]), 2 * gradient, atol=1e-12
-    )
+    np.testing.assert_allclose(problem.pull_back([Cotangent(point, features=cotangent)]), 2 * gradient, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["padded", "angle"])
@@ -353,16 +345,12 @@ def test_what_is_pulled_back_after_an_adjoint_is_what_the_terms_say(kind):
         (values.copy(), features),
         (values, features, directions, slopes),
     ):
-        expected = fresh.pull_back(
-            [Cotangent(plain, *(None if part is None else part.copy() for part in term))]
-        )
+        expected = fresh.pull_back([Cotangent(plain, *(None if part is None else part.copy() for part in term))])
         assert relative_error(problem.pull_back([Cotangent(point, *term)]), expected) < 1e-9
     copies = [Cotangent(plain, values.copy(), features.copy()), Cotangent(plain, None, other)]
     expected = fresh.pull_back(copies)
     assert (
-        relative_error(
-            problem.pull_back([Cotangent(point, values, features), Cotangent(point, None, other)]), expected
-        )
+        relative_error(problem.pull_back([Cotangent(point, values, features), Cotangent(point, None, other)]), expected)
         < 1e-9
     )
     values *= 3
@@ -414,9 +402,7 @@ def test_a_circuit_of_single_qubit_gates_only_needs_no_entangler():
     rng = np.random.default_rng(2)
     theta, inputs, state = rng.normal(size=2), rng.normal(size=(3, 5)), rng.uniform(-1, 1, (3, 3))
     injection = rng.normal(size=(5, 3))
-    assert_matches_statevector(
-        template, theta, injection, inputs, state, exact_evaluator(template, injection)
-    )
+    assert_matches_statevector(template, theta, injection, inputs, state, exact_evaluator(template, injection))
 
 
 def test_composite_gates_barriers_and_open_controls_are_unrolled():
@@ -432,9 +418,7 @@ def test_composite_gates_barriers_and_open_controls_are_unrolled():
     template = CircuitTemplate(AmplitudeEncoder(8), circuit, weights=weights)
     theta, inputs, state = rng.normal(size=3), rng.normal(size=(2, 8)), rng.uniform(-1, 1, (2, 3))
     injection = rng.normal(size=(8, 3))
-    assert_matches_statevector(
-        template, theta, injection, inputs, state, exact_evaluator(template, injection)
-    )
+    assert_matches_statevector(template, theta, injection, inputs, state, exact_evaluator(template, injection))
 
 
 @pytest.mark.parametrize("name", ["p", "rx", "crx", "barrier", "id", "delay"])

@@ -158,7 +158,6 @@ def test_observables_of_three_factors_on_ten_wires_act_as_their_matrices():
     sums = correlators(10, 3)
     columns = random_columns(rng, 1024, 2)
     expected = [
-        np.einsum("nc,n,nc->c", columns.conj(), o.to_matrix(sparse=True).diagonal(), columns).real
-        for o in sums
+        np.einsum("nc,n,nc->c", columns.conj(), o.to_matrix(sparse=True).diagonal(), columns).real for o in sums
     ]
     np.testing.assert_allclose(Observables(sums).expectations(planar(columns)), expected, atol=1e-9)

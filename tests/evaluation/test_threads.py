@@ -1,4 +1,4 @@
-"""What is computed does not depend on how many threads compute it, and is compiled once, not in every process."""
+"""Results do not depend on the number of threads, and nothing is compiled again in a second process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ for kind in ("amplitude", "angle", "reupload"):
     inputs = np.random.default_rng(3).normal(size=(300, shape[0]))
     problem = exact_evaluator(template, injection).bind(np.full(template.num_weights, 0.4)).map(inputs)
     point = problem.at(np.random.default_rng(4).uniform(-1, 1, (300, shape[1])))
-    found[kind + "_gradient"] = problem.pull_back([Cotangent(point, values=point.values, features=point.features)])
+    term = Cotangent(point, values=point.values, features=point.features)
+    found[kind + "_gradient"] = problem.pull_back([term])
     found[kind + "_jacobian"] = point.jacobian
 model = build_model("amplitude")
 problem = model.evaluator.bind(np.linspace(-2, 2, 9)).map(np.random.default_rng(5).normal(size=(4000, 6)))

@@ -188,15 +188,11 @@ def _other_data(path):
         ),
         (lambda path: make(kind="angle", checkpoint=path), ["model", "circuit", "AngleEncoder"]),
         (
-            lambda path: make(
-                model=build_model("amplitude", state_scale=0.5, dtype="float32"), checkpoint=path
-            ),
+            lambda path: make(model=build_model("amplitude", state_scale=0.5, dtype="float32"), checkpoint=path),
             ["dtype", "float32"],
         ),
         (
-            lambda path: make(
-                model=build_model("amplitude", state_scale=0.5, activation="relu"), checkpoint=path
-            ),
+            lambda path: make(model=build_model("amplitude", state_scale=0.5, activation="relu"), checkpoint=path),
             ["activation", "relu"],
         ),
     ],
@@ -299,9 +295,7 @@ def test_a_run_of_warm_up_only_does_not_return_its_untrained_start():
 
 def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
     trainer = make()
-    orders = [
-        np.concatenate([trainer.rows(step) for step in range(4 * epoch, 4 * epoch + 4)]) for epoch in range(3)
-    ]
+    orders = [np.concatenate([trainer.rows(step) for step in range(4 * epoch, 4 * epoch + 4)]) for epoch in range(3)]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(28))
     assert not np.array_equal(orders[0], orders[1])
@@ -356,9 +350,7 @@ def test_sgd_without_clipping_moves_against_the_gradient_and_clipping_bounds_the
     make(config, callbacks=[Watch(start)], initial_parameters=start).run()
     free = list(moves)
     moves.clear()
-    make(
-        dataclasses.replace(config, clip_norm=1e-3), callbacks=[Watch(start)], initial_parameters=start
-    ).run()
+    make(dataclasses.replace(config, clip_norm=1e-3), callbacks=[Watch(start)], initial_parameters=start).run()
     step, gradient = free[0]
     cosine = step @ gradient / np.linalg.norm(step) / np.linalg.norm(gradient)
     assert cosine == pytest.approx(-1, abs=1e-3)
@@ -374,9 +366,7 @@ def test_the_first_gradient_norm_of_the_history_is_the_one_before_clipping():
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
-def test_a_loss_or_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, broken
-):
+def test_a_loss_or_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, broken):
     path = tmp_path / "run.safetensors"
     real = trainer_module.training_step
 
@@ -485,9 +475,7 @@ def test_configurations_out_of_range_name_field_and_value(field, value, message)
 def test_weight_decay_shrinks_the_readout_matrix_only(option):
     config = dataclasses.replace(SMALL, epochs=1, learning_rate=1e-6, **option)
     start = make(config).state.parameters.copy()
-    plain = (
-        make(dataclasses.replace(config, weight_decay=0.0), initial_parameters=start).run().last_parameters
-    )
+    plain = make(dataclasses.replace(config, weight_decay=0.0), initial_parameters=start).run().last_parameters
     decayed = make(config, initial_parameters=start).run().last_parameters
     model = make(config).model
     changed = np.abs(decayed - plain) > 1e-12
@@ -496,14 +484,10 @@ def test_weight_decay_shrinks_the_readout_matrix_only(option):
     assert changed[model.num_weights : -model.num_classes].any()
 
 
-@pytest.mark.parametrize(
-    "solver", [Newton(), Broyden(), Anderson(), Picard(), ScipyRoot()], ids=lambda s: s.name
-)
+@pytest.mark.parametrize("solver", [Newton(), Broyden(), Anderson(), Picard(), ScipyRoot()], ids=lambda s: s.name)
 @pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])
 def test_every_solver_trains_every_encoder_to_the_same_place(kind, solver):
     config = dataclasses.replace(SMALL, epochs=2, solver=dataclasses.replace(solver, tol=1e-9))
     model = build_model(kind, state_scale=0.2)
     reference = make(dataclasses.replace(config, solver=Newton(tol=1e-11)), model=model).run()
-    np.testing.assert_allclose(
-        make(config, model=model).run().last_parameters, reference.last_parameters, atol=1e-5
-    )
+    np.testing.assert_allclose(make(config, model=model).run().last_parameters, reference.last_parameters, atol=1e-5)
