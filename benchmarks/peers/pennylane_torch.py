@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-STARTED = time.perf_counter()
-
 import pennylane as qml
 import torch
 from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Gate, Problem, Step, serve
@@ -82,4 +78,4 @@ def apply_gate(gate: Gate, weights: torch.Tensor) -> None:
 
 
 if __name__ == "__main__":
-    serve(make_step, STARTED)
+    serve(make_step)

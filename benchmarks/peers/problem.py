@@ -151,31 +151,25 @@ def angle_rotations(num_qubits: int) -> tuple[Rotation, ...]:
     return tuple(Rotation(axes[w % 3], w, tuple(range(10 * w, 10 * w + 10))) for w in range(num_qubits))
 
 
-def serve(make_step: Callable[[Problem, int], Step], started: float) -> None:
-    """Be a worker of ``run.py``: build the step, then time as many steps as each line of standard input asks for.
+def serve(make_step: Callable[[Problem, int], Step]) -> None:
+    """Be a worker of ``run.py``: take the first step, then time as many steps as each line of standard input asks for.
 
-    Standard output carries one JSON line per answer: first the initial loss and residual with the seconds spent, then
-    lists of milliseconds. Whatever the libraries print goes to standard error.
+    Standard output carries one line of JSON per answer: first the initial loss, its residual and the seconds that building
+    the step and taking it for the first time took, then lists of milliseconds. Whatever the libraries print goes to
+    standard error.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    options = argparse.ArgumentParser()
-    options.add_argument("--setting", required=True, choices=SETTINGS)
-    options.add_argument("--batch", required=True, type=int)
-    options.add_argument("--threads", required=True, type=int)
-    chosen = options.parse_args()
-    imported = time.perf_counter()
-    step = make_step(make_problem(chosen.setting, chosen.batch), chosen.threads)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--setting", required=True, choices=SETTINGS)
+    parser.add_argument("--batch", required=True, type=int)
+    parser.add_argument("--threads", required=True, type=int)
+    options = parser.parse_args()
+    problem = make_problem(options.setting, options.batch)
+    begin = time.perf_counter()
+    step = make_step(problem, options.threads)
     loss, residual = step()
-    answer(
-        answers,
-        {
-            "loss": loss,
-            "residual": residual,
-            "import_s": imported - started,
-            "first_step_s": time.perf_counter() - imported,
-        },
-    )
+    answer(answers, {"loss": loss, "residual": residual, "first_step_s": time.perf_counter() - begin})
     for line in sys.stdin:
         answer(answers, [milliseconds(step) for _ in range(int(line))])
 

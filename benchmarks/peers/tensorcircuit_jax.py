@@ -9,10 +9,6 @@ function is a closed form, so that a solver step runs no circuit:
 
 from __future__ import annotations
 
-import time
-
-STARTED = time.perf_counter()
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -320,4 +316,4 @@ def broyden(f: Callable[[Array], Array], start: Array) -> tuple[Array, Array]:
 
 
 if __name__ == "__main__":
-    serve(make_step, STARTED)
+    serve(make_step)

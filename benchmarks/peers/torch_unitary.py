@@ -6,10 +6,6 @@ merged into blocks on at most five wires, whose matrices come from one batched p
 
 from __future__ import annotations
 
-import time
-
-STARTED = time.perf_counter()
-
 from collections.abc import Callable
 from functools import reduce
 
@@ -228,4 +224,4 @@ def broyden(f: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> t
 
 
 if __name__ == "__main__":
-    serve(make_step, STARTED)
+    serve(make_step)
