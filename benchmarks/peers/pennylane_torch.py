@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pennylane as qml
 import torch
-from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Gate, Problem, Step, serve
+from problem import CLIP_NORM, LEARNING_RATE, TOLERANCE, Gate, Problem, Step, serve
 from torch.nn.functional import cross_entropy
 from torchdeq import get_deq
 
@@ -16,8 +16,7 @@ def make_step(problem: Problem, threads: int) -> Step:
     torch.set_num_threads(threads)
     circuit = make_circuit(problem)
     weights, head_weight, head_bias = (
-        torch.nn.Parameter(torch.tensor(array))
-        for array in (problem.weights, problem.head_weight, problem.head_bias)
+        torch.nn.Parameter(torch.tensor(array)) for array in (problem.weights, problem.head_weight, problem.head_bias)
     )
     parameters = [weights, head_weight, head_bias]
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
@@ -26,8 +25,8 @@ def make_step(problem: Problem, threads: int) -> Step:
     solver = get_deq(
         f_solver="broyden",
         b_solver="broyden",
-        f_max_iter=MAX_STEPS,
-        b_max_iter=MAX_STEPS,
+        f_max_iter=problem.solver_steps,
+        b_max_iter=problem.solver_steps,
         f_tol=TOLERANCE,
         b_tol=TOLERANCE,
         f_stop_mode="rel",

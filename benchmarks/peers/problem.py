@@ -52,7 +52,7 @@ class Problem:
     """Circuit, data and initial parameters of one setting.
 
     ``rotations`` is empty for the amplitude encoder. ``inputs`` is (B, D) float32, ``labels`` (B,), ``weights`` (p,),
-    ``head_weight`` (C, D), ``head_bias`` (C,). Wire 0 is the most significant bit.
+    ``head_weight`` (C, D), ``head_bias`` (C,). The forward and the backward solver take at most ``solver_steps`` steps. Wire 0 is the most significant bit.
     """
 
     encoding: str
@@ -64,6 +64,7 @@ class Problem:
     weights: np.ndarray
     head_weight: np.ndarray
     head_bias: np.ndarray
+    solver_steps: int
 
     @property
     def num_features(self) -> int:
@@ -106,7 +107,7 @@ class Problem:
         return (1.0 - 2.0 * (bits & 1)).astype(np.float32)
 
 
-def make_problem(setting: str, batch: int, seed: int = 0) -> Problem:
+def make_problem(setting: str, batch: int, solver_steps: int = MAX_STEPS, seed: int = 0) -> Problem:
     """Build the problem of one of ``SETTINGS`` with random data x ~ N(0, 1) and angles uniform in [-π, π]."""
     if setting not in SETTINGS:
         raise ValueError(f"setting={setting!r} is unknown; choose one of {', '.join(SETTINGS)}.")
@@ -126,6 +127,7 @@ def make_problem(setting: str, batch: int, seed: int = 0) -> Problem:
         weights=rng.uniform(-np.pi, np.pi, sum(g.weight is not None for g in gates)).astype(np.float32),
         head_weight=rng.uniform(-bound, bound, (classes, n * n)).astype(np.float32),
         head_bias=rng.uniform(-bound, bound, classes).astype(np.float32),
+        solver_steps=solver_steps,
     )
 
 
@@ -164,8 +166,9 @@ def serve(make_step: Callable[[Problem, int], Step]) -> None:
     parser.add_argument("--setting", required=True, choices=SETTINGS)
     parser.add_argument("--batch", required=True, type=int)
     parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--solver-steps", required=True, type=int)
     options = parser.parse_args()
-    problem = make_problem(options.setting, options.batch)
+    problem = make_problem(options.setting, options.batch, options.solver_steps)
     begin = time.perf_counter()
     step = make_step(problem, options.threads)
     loss, residual = step()

@@ -22,7 +22,7 @@ import optax
 import tensorcircuit as tc
 import tensornetwork as tn
 from jax.flatten_util import ravel_pytree
-from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Problem, Step, serve
+from problem import CLIP_NORM, LEARNING_RATE, TOLERANCE, Problem, Step, serve
 
 Array = Any
 Tree = Any
@@ -33,6 +33,7 @@ class Model:
     """Closed form of m: ``prepare(V, x)`` gives what the solver needs, ``apply(V, shared, q, x)`` is differentiable in V."""
 
     states: int
+    solver_steps: int
     prepare: Callable[[Array, Array], Tree]
     values: Callable[[Tree, Array], Array]
     jacobian: Callable[[Tree, Array], Array]
@@ -135,7 +136,7 @@ def amplitude_model(problem: Problem) -> Model:
         psi = known_product(real_columns(columns), u, s["psi"] + q @ s["w"].T)
         return psi**2 @ signs.T / norm(s, q)
 
-    return Model(n, prepare, values, jacobian, apply)
+    return Model(n, problem.solver_steps, prepare, values, jacobian, apply)
 
 
 @jax.custom_vjp
@@ -144,9 +145,7 @@ def known_product(v: Array, u: Array, product: Array) -> Array:
     return product
 
 
-known_product.defvjp(
-    lambda v, u, product: (product, u), lambda u, g: (g.T @ u, jnp.zeros_like(u), jnp.zeros_like(g))
-)
+known_product.defvjp(lambda v, u, product: (product, u), lambda u, g: (g.T @ u, jnp.zeros_like(u), jnp.zeros_like(g)))
 
 
 def angle_model(problem: Problem) -> Model:
@@ -191,7 +190,7 @@ def angle_model(problem: Problem) -> Model:
     def apply(columns: Array, shared: Tree, q: Array, x: Array) -> Array:
         return values((coefficients(columns), shared[1]), q)
 
-    return Model(n, prepare, values, jacobian, apply)
+    return Model(n, problem.solver_steps, prepare, values, jacobian, apply)
 
 
 def pauli_products(count: int, real: bool) -> np.ndarray:
@@ -259,7 +258,7 @@ def equilibrium(model: Model, columns: Array, x: Array) -> tuple[Array, Array]:
 
 def equilibrium_forward(model: Model, columns: Array, x: Array) -> tuple[tuple[Array, Array], Tree]:
     shared = model.prepare(columns, x)
-    q, residual = broyden(partial(model.values, shared), jnp.zeros((len(x), model.states)))
+    q, residual = broyden(partial(model.values, shared), jnp.zeros((len(x), model.states)), model.solver_steps)
     return (model.values(shared, q), residual), (columns, shared, q, x)
 
 
@@ -274,12 +273,12 @@ def equilibrium_backward(model: Model, kept: Tree, cotangents: tuple[Array, Arra
 equilibrium.defvjp(equilibrium_forward, equilibrium_backward)
 
 
-def broyden(f: Callable[[Array], Array], start: Array) -> tuple[Array, Array]:
+def broyden(f: Callable[[Array], Array], start: Array, steps: int) -> tuple[Array, Array]:
     """Good Broyden for q = f(q), (B, K), from H = -I; every sample's best iterate and their mean relative residual."""
     batch, k = start.shape
 
     def proceed(carry: Tree) -> Array:
-        return (carry["steps"] < MAX_STEPS) & (carry["total"] >= TOLERANCE)
+        return (carry["steps"] < steps) & (carry["total"] >= TOLERANCE)
 
     def advance(carry: Tree) -> Tree:
         h, old = carry["h"], carry["g"]

@@ -11,7 +11,7 @@ from functools import reduce
 
 import numpy as np
 import torch
-from problem import CLIP_NORM, LEARNING_RATE, MAX_STEPS, TOLERANCE, Gate, Problem, Step, serve
+from problem import CLIP_NORM, LEARNING_RATE, TOLERANCE, Gate, Problem, Step, serve
 from torch.nn.functional import cross_entropy
 
 BLOCK_WIRES = 5
@@ -33,8 +33,7 @@ def make_step(problem: Problem, threads: int) -> Step:
     columns, encode = make_columns(problem), make_encoder(problem)
     unnormalized = problem.encoding == "amplitude"
     weights, head_weight, head_bias = (
-        torch.nn.Parameter(torch.tensor(array))
-        for array in (problem.weights, problem.head_weight, problem.head_bias)
+        torch.nn.Parameter(torch.tensor(array)) for array in (problem.weights, problem.head_weight, problem.head_bias)
     )
     parameters = [weights, head_weight, head_bias]
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
@@ -52,7 +51,7 @@ def make_step(problem: Problem, threads: int) -> Step:
         frozen = v.detach()
         with torch.no_grad():
             start = inputs.new_zeros(len(inputs), problem.num_qubits)
-            solved, residual = broyden(lambda q: values(frozen, q), start)
+            solved, residual = broyden(lambda q: values(frozen, q), start, problem.solver_steps)
         solved.requires_grad_()
         state = values(v, solved)
 
@@ -61,7 +60,7 @@ def make_step(problem: Problem, threads: int) -> Step:
                 return torch.autograd.grad(state, solved, y, retain_graph=True)[0] + gradient
 
             hook.remove()
-            return broyden(product, torch.zeros_like(gradient))[0]
+            return broyden(product, torch.zeros_like(gradient), problem.solver_steps)[0]
 
         hook = state.register_hook(adjoint)
         features = torch.relu(state @ upsampling.T)
@@ -94,9 +93,7 @@ def make_encoder(problem: Problem) -> Callable[[torch.Tensor], torch.Tensor]:
     return encode
 
 
-def rotate(
-    name: str, zero: torch.Tensor, one: torch.Tensor, half: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rotate(name: str, zero: torch.Tensor, one: torch.Tensor, half: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply RX, RY or RZ by twice ``half`` to the amplitudes of |0> and |1>, (B, wires) each."""
     if name == "rz":
         phase = torch.polar(torch.ones_like(half), half)
@@ -200,12 +197,12 @@ def apply_block(matrix: torch.Tensor, wires: tuple[int, ...], v: torch.Tensor, n
     return moved.permute([order.index(axis) for axis in range(n + 1)]).reshape(2**n, -1)
 
 
-def broyden(f: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> tuple[torch.Tensor, float]:
+def broyden(f: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, steps: int) -> tuple[torch.Tensor, float]:
     """Good Broyden for q = f(q), (B, K), from H = -I; every sample's best iterate and their mean relative residual."""
     q, g = start, f(start) - start
     h = -torch.eye(q.shape[1]).repeat(len(q), 1, 1)
     best, lowest = q, torch.full((len(q),), torch.inf)
-    for _ in range(MAX_STEPS):
+    for _ in range(steps):
         s = -torch.bmm(h, g[:, :, None])
         q, old = q + s[:, :, 0], g
         g = f(q) - q

@@ -152,7 +152,7 @@ def _product_columns(axes, qubits, num_qubits, inputs, directions, out, first, l
                         out[part, i, 1 + r, start + c] = tangent[r, part, i, c]
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _leibniz(tangent, state, slope, pair, source, target, width):  # type: ignore[no-untyped-def]
     """tangent[target] <- tangent[source] ⊗ pair + state[source] ⊗ slope."""
     for c in range(width):
@@ -162,7 +162,7 @@ def _leibniz(tangent, state, slope, pair, source, target, width):  # type: ignor
         tangent[1, target, c] = t * pair[1, c] + ti * pair[0, c] + x * slope[1, c] + y * slope[0, c]
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _rotate(pair, axis, cosine, sine, width):  # type: ignore[no-untyped-def]
     """pair <- exp(-i u σ_axis / 2) pair, one-qubit states (2, re/im, lane)."""
     for c in range(width):
@@ -179,7 +179,7 @@ def _rotate(pair, axis, cosine, sine, width):  # type: ignore[no-untyped-def]
             pair[1, 0, c], pair[1, 1, c] = x * b - s * bi, x * bi + s * b
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _add_derivative(slope, pair, axis, rate, width):  # type: ignore[no-untyped-def]
     """slope += rate · (-i σ_axis) pair."""
     for c in range(width):
@@ -246,7 +246,7 @@ def _circuit_columns(  # type: ignore[no-untyped-def]
                 out[1, i, r, first + c] = work[r, i, c].imag
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _add_product(matrix, pair, source, target):  # type: ignore[no-untyped-def]
     """target += M source, M (4 × 4, leading corner for one qubit) on the qubits of `pair`."""
     dim, width = source.shape

@@ -19,6 +19,8 @@ import numpy as np
 #: Columns handled together: 32 double columns of a ten-qubit state fill half a typical L2 cache.
 CHUNK = 32
 
+# Helpers are inlined: as functions of their own they exist twice, optimized differently, and whether a process compiled them
+# or loaded them from the cache would decide which one runs, in the last bit of the result.
 # error_model="numpy" keeps IEEE semantics of division; only reassociation and contraction are allowed, so NaN survives.
 _JIT: dict[str, Any] = {
     "cache": True,
@@ -39,21 +41,11 @@ def _spread(k, low, high):  # type: ignore[no-untyped-def]
     return first | (middle << (low + 1)) | (k << (high + 1))
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
-def _apply_two(buf, dim, width, low, high, m, adjoint, tile, out):  # type: ignore[no-untyped-def]
-    """buf <- G buf (or G† buf) for a two-qubit block; four amplitude rows at a time through a small tile."""
+@numba.njit(inline="always")  # type: ignore[misc]
+def _apply_two(buf, dim, width, low, high, g, tile, out):  # type: ignore[no-untyped-def]
+    """buf <- G buf for a two-qubit block; four amplitude rows at a time through a small tile."""
     step_low = 1 << low
     step_high = 1 << high
-    sign = -1.0 if adjoint else 1.0
-    g = np.empty((4, 4, 2), buf.dtype)
-    for r in range(4):
-        for s in range(4):
-            if adjoint:
-                g[r, s, 0] = m[s, r, 0]
-                g[r, s, 1] = sign * m[s, r, 1]
-            else:
-                g[r, s, 0] = m[r, s, 0]
-                g[r, s, 1] = m[r, s, 1]
     for k in range(dim // 4):
         i0 = _spread(k, low, high)
         i1 = i0 + step_low
@@ -112,17 +104,12 @@ def _apply_two(buf, dim, width, low, high, m, adjoint, tile, out):  # type: igno
             buf[1, i3, c] = out[7, c]
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
-def _apply_one(buf, dim, width, qubit, m, adjoint):  # type: ignore[no-untyped-def]
-    """buf <- g buf (or g† buf) for a one-qubit block, g the leading 2 × 2 corner of `m`."""
+@numba.njit(inline="always")  # type: ignore[misc]
+def _apply_one(buf, dim, width, qubit, g):  # type: ignore[no-untyped-def]
+    """buf <- g buf for a one-qubit block, in the leading 2 × 2 corner of `g`."""
     step = 1 << qubit
-    sign = -1.0 if adjoint else 1.0
-    a, ai = m[0, 0, 0], sign * m[0, 0, 1]
-    d, di = m[1, 1, 0], sign * m[1, 1, 1]
-    if adjoint:
-        b, bi, c, ci = m[1, 0, 0], -m[1, 0, 1], m[0, 1, 0], -m[0, 1, 1]
-    else:
-        b, bi, c, ci = m[0, 1, 0], m[0, 1, 1], m[1, 0, 0], m[1, 0, 1]
+    a, ai, b, bi = g[0, 0, 0], g[0, 0, 1], g[0, 1, 0], g[0, 1, 1]
+    c, ci, d, di = g[1, 0, 0], g[1, 0, 1], g[1, 1, 0], g[1, 1, 1]
     for k in range(dim // 2):
         i0 = (k & (step - 1)) | ((k >> qubit) << (qubit + 1))
         i1 = i0 + step
@@ -135,7 +122,7 @@ def _apply_one(buf, dim, width, qubit, m, adjoint):  # type: ignore[no-untyped-d
             buf[1, i1, col] = c * xi + ci * x + d * yi + di * y
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _reduce(v, lam, dim, width, low, high, env):  # type: ignore[no-untyped-def]
     """env <- Σ_rest V Λ† on the block's qubits; `high` < 0 for a one-qubit block."""
     rows = np.zeros(4, np.int64)
@@ -162,6 +149,15 @@ def _reduce(v, lam, dim, width, low, high, env):  # type: ignore[no-untyped-def]
                 env[a, b, 1] += im
 
 
+@numba.njit(inline="always")  # type: ignore[misc]
+def _copy_columns(source, source_first, target, target_first, width):  # type: ignore[no-untyped-def]
+    # explicit loops: an array assignment would compile NumPy's whole broadcasting check into every kernel
+    for part in range(2):
+        for i in range(source.shape[1]):
+            for c in range(width):
+                target[part, i, target_first + c] = source[part, i, source_first + c]
+
+
 @numba.njit(**_JIT)  # type: ignore[misc]
 def sweep_forward(states, first, last, qubits, blocks):  # type: ignore[no-untyped-def]
     """Apply all blocks to columns first..last of `states` (2, dim, columns) in place."""
@@ -171,62 +167,64 @@ def sweep_forward(states, first, last, qubits, blocks):  # type: ignore[no-untyp
     out = np.empty((8, CHUNK), states.dtype)
     for start in range(first, last, CHUNK):
         width = min(CHUNK, last - start)
-        buf[:, :, :width] = states[:, :, start : start + width]
+        _copy_columns(states, start, buf, 0, width)
         for k in range(len(qubits)):
             if qubits[k, 1] < 0:
-                _apply_one(buf, dim, width, qubits[k, 0], blocks[k], False)
+                _apply_one(buf, dim, width, qubits[k, 0], blocks[k])
             else:
-                _apply_two(buf, dim, width, qubits[k, 0], qubits[k, 1], blocks[k], False, tile, out)
-        states[:, :, start : start + width] = buf[:, :, :width]
+                _apply_two(buf, dim, width, qubits[k, 0], qubits[k, 1], blocks[k], tile, out)
+        _copy_columns(buf, 0, states, start, width)
 
 
 @numba.njit(**_JIT)  # type: ignore[misc]
 def sweep_backward(states, cotangents, first, last, qubits, blocks, want_input, env):  # type: ignore[no-untyped-def]
     """Undo all blocks on states and cotangents, adding each block's reduced matrix to env (blocks, 4, 4, 2).
 
-    With `want_input` the cotangents before the program are written back into `cotangents`.
+    `blocks` are the adjoint matrices G†. With `want_input` the cotangents before the program are written back into
+    `cotangents`.
     """
     dim = states.shape[1]
-    buf = np.empty((2, dim, CHUNK), states.dtype)
-    lam = np.empty((2, dim, CHUNK), states.dtype)
+    # both in one array, so that one loop serves them: states first, cotangents second
+    both = np.empty((2, 2, dim, CHUNK), states.dtype)
     tile = np.empty((8, CHUNK), states.dtype)
     out = np.empty((8, CHUNK), states.dtype)
     for start in range(first, last, CHUNK):
         width = min(CHUNK, last - start)
-        buf[:, :, :width] = states[:, :, start : start + width]
-        lam[:, :, :width] = cotangents[:, :, start : start + width]
+        _copy_columns(states, start, both[0], 0, width)
+        _copy_columns(cotangents, start, both[1], 0, width)
         for step in range(len(qubits)):
             k = len(qubits) - 1 - step
             low, high = qubits[k, 0], qubits[k, 1]
-            if high < 0:
-                _apply_one(buf, dim, width, low, blocks[k], True)
-            else:
-                _apply_two(buf, dim, width, low, high, blocks[k], True, tile, out)
-            _reduce(buf, lam, dim, width, low, high, env[k])
-            if k > 0 or want_input:
+            for which in range(2):
+                if which == 1:
+                    _reduce(both[0], both[1], dim, width, low, high, env[k])
+                    if k == 0 and not want_input:
+                        break
                 if high < 0:
-                    _apply_one(lam, dim, width, low, blocks[k], True)
+                    _apply_one(both[which], dim, width, low, blocks[k])
                 else:
-                    _apply_two(lam, dim, width, low, high, blocks[k], True, tile, out)
+                    _apply_two(both[which], dim, width, low, high, blocks[k], tile, out)
         if want_input:
-            cotangents[:, :, start : start + width] = lam[:, :, :width]
+            _copy_columns(both[1], 0, cotangents, start, width)
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _gate(kind, angle, constants, generators, projectors, g):  # type: ignore[no-untyped-def]
     """g <- constant, or 1 - Π + cos(β/2) Π - i sin(β/2) G of a generator with G³ = G, Π = G²."""
     if kind < 0:
-        g[:] = constants[-1 - kind]
-        return
-    cosine = np.cos(0.5 * angle) - 1.0
-    sine = np.sin(0.5 * angle)
-    for r in range(4):
-        for s in range(4):
-            g[r, s] = cosine * projectors[kind, r, s] - 1j * sine * generators[kind, r, s]
-        g[r, r] += 1.0
+        for r in range(4):
+            for s in range(4):
+                g[r, s] = constants[-1 - kind, r, s]
+    else:
+        cosine = np.cos(0.5 * angle) - 1.0
+        sine = np.sin(0.5 * angle)
+        for r in range(4):
+            for s in range(4):
+                g[r, s] = cosine * projectors[kind, r, s] - 1j * sine * generators[kind, r, s]
+            g[r, r] += 1.0
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(inline="always")  # type: ignore[misc]
 def _multiply(x, y, out):  # type: ignore[no-untyped-def]
     for r in range(4):
         for s in range(4):
@@ -241,15 +239,22 @@ def build_blocks(starts, kinds, angles, constants, generators, projectors, block
     """Block matrices for the given gate angles; prefixes[k] is the product of a block's gates before gate k."""
     g = np.empty((4, 4), np.complex128)
     product = np.empty((4, 4), np.complex128)
+    total = np.empty((4, 4), np.complex128)
     for block in range(len(starts) - 1):
-        total = np.eye(4, dtype=np.complex128)
+        for r in range(4):
+            for s in range(4):
+                total[r, s] = 1.0 if r == s else 0.0
         for k in range(starts[block], starts[block + 1]):
-            prefixes[k] = total
             _gate(kinds[k], angles[k], constants, generators, projectors, g)
             _multiply(g, total, product)
-            total[:] = product
-        blocks[block, :, :, 0] = total.real
-        blocks[block, :, :, 1] = total.imag
+            for r in range(4):
+                for s in range(4):
+                    prefixes[k, r, s] = total[r, s]
+                    total[r, s] = product[r, s]
+        for r in range(4):
+            for s in range(4):
+                blocks[block, r, s, 0] = total[r, s].real
+                blocks[block, r, s, 1] = total[r, s].imag
 
 
 @numba.njit(**_JIT)  # type: ignore[misc]
@@ -278,7 +283,9 @@ def gate_gradients(starts, kinds, angles, constants, generators, projectors, pre
             else:
                 grad[k] = 0.0
             _multiply(moved, g, work)
-            moved[:] = work
+            for r in range(4):
+                for s in range(4):
+                    moved[r, s] = work[r, s]
 
 
 @numba.njit(**_JIT)  # type: ignore[misc]

@@ -197,9 +197,10 @@ class BoundProgram:
         """
         program = self._program
         ranges = split_columns(*states.shape[1:])
+        adjoint = self._blocks.transpose(0, 2, 1, 3) * np.array([1.0, -1.0], dtype=program.dtype)
         env = np.zeros((len(ranges), program.num_blocks, 4, 4, 2), dtype=program.dtype)
         work = [
-            (states, cotangents, first, last, program._qubits, self._blocks, want_input, env[i])
+            (states, cotangents, first, last, program._qubits, adjoint, want_input, env[i])
             for i, (first, last) in enumerate(ranges)
         ]
         run_parts(kernels.sweep_backward, work)
