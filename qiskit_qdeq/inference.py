@@ -77,6 +77,8 @@ def predict(
     """
     if parameters.shape != (model.num_parameters,):
         raise InputError(f"parameters must have shape ({model.num_parameters},), got {parameters.shape}")
+    if not np.isfinite(parameters).all():
+        raise InputError("parameters must be finite")
     weights, matrix, bias = model.split(parameters)
     bound = model.evaluator.bind(weights)
     parts: list[tuple[Array, Solution]] = []
@@ -102,6 +104,8 @@ def evaluate(
     model: QDEQModel, parameters: Array, inputs: Array, labels: Array, solver: Solver | None, *, layers: int = 1
 ) -> Metrics:
     """Loss, accuracy and residuals on prepared, labelled samples; see `predict`."""
+    if not len(inputs):
+        raise InputError("inputs holds no samples to evaluate")
     found = predict(model, parameters, inputs, solver, layers=layers, on_failure="accept")
     loss, _ = cross_entropy(found.logits, labels)
     return Metrics(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate
+from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.equilibrium.contraction import amplitude_lipschitz, rotation_lipschitz
 from qiskit_qdeq.evaluation.exact import exact_evaluator
 from qiskit_qdeq.evaluation.protocol import Evaluator
@@ -126,12 +127,26 @@ class QDEQModel:
         Raises:
             InputError: for a wrong width, NaN or infinity, or a sample the encoder cannot encode.
         """
-        inputs = np.asarray(x, dtype=float)
+        inputs = check_reals("x", x)
         if inputs.ndim != 2 or inputs.shape[1] != self.num_features:
             raise InputError(f"x must have shape (samples, {self.num_features}), got {inputs.shape}")
         if self.bias:
             inputs = np.hstack([inputs, np.full((len(inputs), 1), self.bias)])
-        return self.template.encoder.validate(inputs)
+        inputs = self.template.encoder.validate(inputs)
+        if isinstance(self.template.encoder, AmplitudeEncoder):
+            self._check_lengths(inputs)
+        return inputs
+
+    def _check_lengths(self, inputs: Array) -> None:
+        """Squares of lengths outside these limits leave the floating-point range, or all its digits."""
+        limit = 1e100 if self.dtype == "float64" else 1e12
+        largest = np.abs(inputs).max(axis=1, initial=0)
+        bad = np.flatnonzero((largest > limit) | (largest < 1 / limit))
+        if len(bad):
+            raise InputError(
+                f"sample {bad[0]} of x has largest entry {largest[bad[0]]:.3g}, outside [{1 / limit:g}, {limit:g}]: "
+                "scale the features"
+            )
 
     def lipschitz_bound(self, inputs: Array) -> Array:
         """A bound on ‖∂m/∂q‖₂ over the state box [-1, 1]^K for prepared samples (B,); infinite where none is known."""

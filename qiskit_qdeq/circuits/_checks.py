@@ -58,9 +58,7 @@ def check_parameters(
     if len(set(chosen)) < len(chosen):
         raise InputError(f"{role} names the same parameter twice: {sorted(p.name for p in chosen)}")
     if missing := sorted(p.name for p in set(chosen) - set(own)):
-        raise InputError(
-            f"{role} {missing} do not occur in the circuit; leave them out or use them in a gate"
-        )
+        raise InputError(f"{role} {missing} do not occur in the circuit; leave them out or use them in a gate")
     if unbound := sorted(p.name for p in set(own) - set(chosen)):
         raise InputError(f"the circuit's parameters {unbound} are not among the {role}; bind or add them")
     return tuple(chosen)

@@ -43,9 +43,7 @@ class Ansatz:
         object.__setattr__(self, "weights", check_parameters(circuit, self.weights, "weights"))
 
 
-def as_ansatz(
-    ansatz: QuantumCircuit | Ansatz, weights: ParameterVector | Sequence[Parameter] | None = None
-) -> Ansatz:
+def as_ansatz(ansatz: QuantumCircuit | Ansatz, weights: ParameterVector | Sequence[Parameter] | None = None) -> Ansatz:
     """Return an Ansatz as it is, or check a circuit and fix the order of its weights.
 
     Args:
@@ -57,9 +55,7 @@ def as_ansatz(
     """
     if isinstance(ansatz, Ansatz):
         if weights is not None:
-            raise InputError(
-                "weights are already fixed by the Ansatz; pass its circuit to choose another order"
-            )
+            raise InputError("weights are already fixed by the Ansatz; pass its circuit to choose another order")
         return ansatz
     check_unitary(ansatz, "the ansatz circuit")
     return Ansatz(ansatz, tuple(ansatz.parameters if weights is None else weights))
@@ -90,20 +86,12 @@ def paper_ansatz(
     """
     gates = json.loads(files("qiskit_qdeq.circuits").joinpath("paper_circuits.json").read_text("utf-8"))
     if str(check_count("num_qubits", num_qubits)) not in gates:
-        raise InputError(
-            f"the paper's ansatz exists for num_qubits 4 and 10, got {num_qubits!r}; use random_ansatz"
-        )
-    layer, extra, closing = (
-        gates[str(num_qubits)][key] for key in ("random_layer", "extra_gates", "closing_gates")
-    )
+        raise InputError(f"the paper's ansatz exists for num_qubits 4 and 10, got {num_qubits!r}; use random_ansatz")
+    layer, extra, closing = (gates[str(num_qubits)][key] for key in ("random_layer", "extra_gates", "closing_gates"))
     if not train_extra:
-        extra = [
-            [*gate, angle] for gate, angle in zip(extra, _check_extra(extra_angles, len(extra)), strict=True)
-        ]
+        extra = [[*gate, angle] for gate, angle in zip(extra, _check_extra(extra_angles, len(extra)), strict=True)]
     elif extra_angles is not None:
-        raise InputError(
-            "extra_angles are weights if train_extra is True; leave them out or set train_extra=False"
-        )
+        raise InputError("extra_angles are weights if train_extra is True; leave them out or set train_extra=False")
     return _build(num_qubits, [*layer, *extra, *closing], "paper_ansatz")
 
 
@@ -140,9 +128,7 @@ def random_ansatz(
     closing = [gate for o in offsets for gate in (["h", o + 3], ["sx", o + 2], ["cnot", o + 3, o])]
     circuit = _build(num_qubits, [*layer, *extra, *closing], "random_ansatz")
     if not circuit.num_parameters:
-        raise InputError(
-            f"no rotation among num_gates={num_gates} random gates; draw more gates or another seed"
-        )
+        raise InputError(f"no rotation among num_gates={num_gates} random gates; draw more gates or another seed")
     return circuit
 
 

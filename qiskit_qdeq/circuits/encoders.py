@@ -83,9 +83,7 @@ class Encoder(ABC):
         if not finite.all():
             row = int(np.argmin(finite))
             column = int(np.argmin(np.isfinite(array[row])))
-            raise InputError(
-                f"inputs of sample {row} are not finite: feature {column} is {array[row, column]}"
-            )
+            raise InputError(f"inputs of sample {row} are not finite: feature {column} is {array[row, column]}")
         return array
 
 
@@ -146,9 +144,7 @@ class AngleEncoder(Encoder):
         )
 
     @classmethod
-    def layered(
-        cls, num_features: int, num_qubits: int, axes: Sequence[str] = ("y", "z", "x")
-    ) -> AngleEncoder:
+    def layered(cls, num_features: int, num_qubits: int, axes: Sequence[str] = ("y", "z", "x")) -> AngleEncoder:
         """Return the encoder with feature i on wire i mod n, about axis `axes[i // n mod len(axes)]`.
 
         >>> AngleEncoder.layered(5, 2).axes.tolist()
@@ -212,9 +208,7 @@ class CircuitEncoder(Encoder):
     CircuitEncoder(num_features=3, num_qubits=3)
     """
 
-    def __init__(
-        self, circuit: QuantumCircuit, inputs: ParameterVector | Sequence[Parameter] | None = None
-    ) -> None:
+    def __init__(self, circuit: QuantumCircuit, inputs: ParameterVector | Sequence[Parameter] | None = None) -> None:
         check_unitary(circuit, "the encoder circuit")
         self._parameters = check_parameters(circuit, inputs, "inputs")
         self._circuit = circuit.copy()

@@ -34,9 +34,7 @@ def readout_observables(num_qubits: int, name: str | Sequence[SparsePauliOp]) ->
     if not isinstance(name, str):
         return check_observables(name, num_qubits, "readout observables")
     if name not in _READOUT_ORDERS:
-        raise InputError(
-            f"readout must be one of {list(_READOUT_ORDERS)} or a list of SparsePauliOp, got {name!r}"
-        )
+        raise InputError(f"readout must be one of {list(_READOUT_ORDERS)} or a list of SparsePauliOp, got {name!r}")
     return correlators(num_qubits, _READOUT_ORDERS[name])
 
 

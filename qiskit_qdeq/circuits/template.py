@@ -209,9 +209,7 @@ class CircuitTemplate:
             "depth": self.depth,
             "two-qubit gates": self.two_qubit_gates,
         }
-        cells = "".join(
-            f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in rows.items()
-        )
+        cells = "".join(f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in rows.items())
         return f"<table><caption>CircuitTemplate</caption>{cells}</table>"
 
     @cached_property
@@ -219,9 +217,7 @@ class CircuitTemplate:
         """The circuit without barriers, opened down to one- and two-qubit gates of Qiskit's library."""
         library = get_standard_gate_name_mapping()
         circuit = RemoveBarriers()(self.circuit)
-        while names := {
-            item.operation.name for item in circuit.data if _is_composite(item.operation, library)
-        }:
+        while names := {item.operation.name for item in circuit.data if _is_composite(item.operation, library)}:
             circuit = circuit.decompose(list(names))
         return circuit
 

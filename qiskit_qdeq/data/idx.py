@@ -60,9 +60,7 @@ def _read_array(stream: io.BufferedIOBase, length: int | None, file: Path) -> ND
     declared = math.prod(shape) * dtype.itemsize
     promise = f"shape {shape} of {dtype.name} takes {declared} bytes from byte {offset} on"
     if declared > MAX_BYTES:
-        raise DataFileError(
-            f"{file}: bad dimensions at byte 4: {promise}, more than the {MAX_BYTES} accepted"
-        )
+        raise DataFileError(f"{file}: bad dimensions at byte 4: {promise}, more than the {MAX_BYTES} accepted")
     if length is not None and length < offset + declared:
         raise DataFileError(f"{file}: truncated at byte {length}: {promise}")
     payload = _take(stream, declared, file, offset)
@@ -76,13 +74,9 @@ def _read_array(stream: io.BufferedIOBase, length: int | None, file: Path) -> ND
 def _read_header(stream: io.BufferedIOBase, file: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = _take(stream, 4, file, 0)
     if len(magic) < 4:
-        raise DataFileError(
-            f"{file}: truncated at byte {len(magic)}: an idx file starts with 4 bytes of magic number"
-        )
+        raise DataFileError(f"{file}: truncated at byte {len(magic)}: an idx file starts with 4 bytes of magic number")
     if magic[:2] != b"\0\0":
-        raise DataFileError(
-            f"{file}: bad magic number at byte 0: {magic[:2].hex(' ')}, an idx file starts with 00 00"
-        )
+        raise DataFileError(f"{file}: bad magic number at byte 0: {magic[:2].hex(' ')}, an idx file starts with 00 00")
     if magic[2] not in _TYPES:
         raise DataFileError(f"{file}: unknown type code 0x{magic[2]:02x} at byte 2")
     if not 1 <= magic[3] <= 8:
@@ -103,9 +97,7 @@ def _take(stream: io.BufferedIOBase, size: int, file: Path, offset: int) -> byte
         while len(taken) < size and (chunk := stream.read1(min(size - len(taken), _CHUNK))):
             taken += chunk
     except EOFError:
-        raise DataFileError(
-            f"{file}: gzip stream cut short at byte {offset + len(taken)} of its content"
-        ) from None
+        raise DataFileError(f"{file}: gzip stream cut short at byte {offset + len(taken)} of its content") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataFileError(
             f"{file}: gzip stream damaged after byte {offset + len(taken)} of its content: {error}"

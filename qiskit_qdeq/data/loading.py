@@ -58,9 +58,7 @@ def load_split(
     if name != "digits":
         raise InputError(f"name={name!r} is not one of 'digits', {', '.join(map(repr, IMAGE_SETS))}")
     if data_dir is not None:
-        raise InputError(
-            f"data_dir={str(data_dir)!r}: digits come with scikit-learn and are not read from files"
-        )
+        raise InputError(f"data_dir={str(data_dir)!r}: digits come with scikit-learn and are not read from files")
     if not isinstance(num_qubits, int) or num_qubits < 4 or num_qubits == 5:
         raise InputError(
             f"num_qubits={num_qubits!r} must be 4 (16 features), or 6 or more (64 features) for digits; "

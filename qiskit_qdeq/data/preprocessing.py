@@ -60,9 +60,7 @@ def normalize(images: ArrayLike, mean: float = MEAN, std: float = STD) -> FloatA
     """
     values = _numeric(images)
     if values.dtype.kind != "f":
-        raise InputError(
-            f"images of type {values.dtype} must be floats in [0, 1]: divide 8-bit pixels by 255 first"
-        )
+        raise InputError(f"images of type {values.dtype} must be floats in [0, 1]: divide 8-bit pixels by 255 first")
     if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
         raise InputError(f"mean={mean} must be finite and std={std} finite and positive")
     result = np.subtract(values, mean, dtype=np.float64)
@@ -125,9 +123,7 @@ def average_pool(images: ArrayLike, kernel: int, stride: int | None = None, padd
     if padding > kernel // 2:
         raise InputError(f"padding={padding} must be at most half of kernel={kernel}")
     if min(values.shape[-2:]) + 2 * padding < kernel:
-        raise InputError(
-            f"kernel={kernel} does not fit images of shape {values.shape[-2:]} padded by {padding}"
-        )
+        raise InputError(f"kernel={kernel} does not fit images of shape {values.shape[-2:]} padded by {padding}")
     rows, columns = (_pooling_weights(size, kernel, stride, padding) for size in values.shape[-2:])
     return _apply_separable(values, rows, columns)
 

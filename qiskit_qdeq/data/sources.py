@@ -41,9 +41,7 @@ def read_image_files(name: str, data_dir: str | os.PathLike[str]) -> RawImages:
     if path.is_file():
         return _checked(name, read_npz(path, _PARTS), str(path))
     if not path.is_dir():
-        raise DataFileError(
-            f"data_dir={str(path)!r} does not exist: give the folder or .npz file that holds {name}"
-        )
+        raise DataFileError(f"data_dir={str(path)!r} does not exist: give the folder or .npz file that holds {name}")
     for folder in (path / name, path):
         if (arrays := _read_idx_folder(name, folder)) is not None:
             return _checked(name, arrays, str(folder))
@@ -52,9 +50,7 @@ def read_image_files(name: str, data_dir: str | os.PathLike[str]) -> RawImages:
     wanted = f"{name}.npz (keys {', '.join(_PARTS)})"
     if name != "cifar10":
         wanted += f" or {', '.join(_idx_names(part)[0] for part in _PARTS)}, with or without .gz"
-    raise DataFileError(
-        f"data_dir={str(path)!r} holds no {name}: looked there and in its folder {name!r} for {wanted}"
-    )
+    raise DataFileError(f"data_dir={str(path)!r} holds no {name}: looked there and in its folder {name!r} for {wanted}")
 
 
 def _idx_names(part: str) -> list[str]:
@@ -72,9 +68,7 @@ def _read_idx_folder(name: str, folder: Path) -> dict[str, NDArray[Any]] | None:
     if not found:
         return None
     if missing := [part for part in _PARTS if part not in found]:
-        raise DataFileError(
-            f"{folder}: {missing[0]} is missing; looked for {', '.join(_idx_names(missing[0]))}"
-        )
+        raise DataFileError(f"{folder}: {missing[0]} is missing; looked for {', '.join(_idx_names(missing[0]))}")
     return {part: read_idx(found[part]) for part in _PARTS}
 
 
@@ -102,8 +96,7 @@ def _check_images(name: str, images: NDArray[Any], where: str) -> None:
     shapes = [(28, 28), (32, 32), (32, 32, 3)] if name == "cifar10" else [(28, 28)]
     if images.shape[1:] not in shapes or not len(images):
         raise DataFileError(
-            f"{where}: shape {images.shape}, but {name} takes "
-            + " or ".join(f"(N, {str(s)[1:]}" for s in shapes)
+            f"{where}: shape {images.shape}, but {name} takes " + " or ".join(f"(N, {str(s)[1:]}" for s in shapes)
         )
     check_pixels(images, where)
 
@@ -117,9 +110,7 @@ def check_pixels(pixels: NDArray[Any], where: str) -> None:
     if pixels.dtype == np.uint8 or not pixels.size:
         return
     if pixels.dtype.kind not in "iuf":
-        raise DataFileError(
-            f"{where}: pixels of type {pixels.dtype}; give integers in 0..255 or floats in [0, 1]"
-        )
+        raise DataFileError(f"{where}: pixels of type {pixels.dtype}; give integers in 0..255 or floats in [0, 1]")
     top = 1 if pixels.dtype.kind == "f" else 255
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= top):
@@ -128,17 +119,13 @@ def check_pixels(pixels: NDArray[Any], where: str) -> None:
 
 def _check_labels(labels: NDArray[Any], count: int, where: str) -> IntArray:
     if labels.dtype.kind not in "iu" or labels.ndim not in (1, 2) or labels.shape[1:] not in ((), (1,)):
-        raise DataFileError(
-            f"{where}: {labels.dtype} labels of shape {labels.shape}; give integers of shape (N,)"
-        )
+        raise DataFileError(f"{where}: {labels.dtype} labels of shape {labels.shape}; give integers of shape (N,)")
     if len(labels) != count:
         raise DataFileError(f"{where}: {len(labels)} labels for {count} images")
     flat = labels.reshape(-1)
     wrong = np.flatnonzero((flat < 0) | (flat >= NUM_LABELS))
     if wrong.size:
-        raise DataFileError(
-            f"{where}: label {flat[wrong[0]]} of image {wrong[0]} is not in 0..{NUM_LABELS - 1}"
-        )
+        raise DataFileError(f"{where}: label {flat[wrong[0]]} of image {wrong[0]} is not in 0..{NUM_LABELS - 1}")
     return flat.astype(np.int64)
 
 
@@ -182,13 +169,9 @@ def fetch_images(name: str) -> RawImages:
         raise InputError(f"OpenML's {table} is not the table expected: shape {pixels.shape}; use data_dir")
     pixels = pixels.astype(np.uint8, copy=False)
     images = (
-        pixels.reshape(rows, 3, side, side).transpose(0, 2, 3, 1)
-        if colours == 3
-        else pixels.reshape(rows, side, side)
+        pixels.reshape(rows, 3, side, side).transpose(0, 2, 3, 1) if colours == 3 else pixels.reshape(rows, side, side)
     )
     test = rows - 10_000
     if tuple(np.bincount(labels[test:], minlength=NUM_LABELS)) != _TEST_COUNTS[name]:
-        raise InputError(
-            f"OpenML's {table} is not in the official order of train and test images; use data_dir"
-        )
+        raise InputError(f"OpenML's {table} is not in the official order of train and test images; use data_dir")
     return RawImages(images[:test], labels[:test], images[test:], labels[test:])

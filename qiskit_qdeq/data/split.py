@@ -79,16 +79,13 @@ def _check_features(x: FloatArray, argument: str, image_shape: tuple[int, int]) 
     if not isinstance(x, np.ndarray) or x.dtype != np.float64 or x.ndim != 2 or x.shape[1] != width:
         found = f"{x.dtype} array of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise InputError(
-            f"{argument} must be a float64 array of shape (N, {width}) for image_shape={image_shape}; "
-            f"got {found}"
+            f"{argument} must be a float64 array of shape (N, {width}) for image_shape={image_shape}; got {found}"
         )
     if not len(x):
         raise InputError(f"{argument} is empty: every part needs at least one sample")
     if not np.isfinite(x).all():
         sample = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise InputError(
-            f"{argument}[{sample}] has a feature that is NaN or infinite: remove or repair the sample"
-        )
+        raise InputError(f"{argument}[{sample}] has a feature that is NaN or infinite: remove or repair the sample")
 
 
 def _check_labels(y: IntArray, argument: str, count: int, num_classes: int) -> None:
@@ -96,9 +93,7 @@ def _check_labels(y: IntArray, argument: str, count: int, num_classes: int) -> N
         found = f"{y.dtype} array of shape {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
         raise InputError(f"{argument} must be an integer array of shape (N,); got {found}")
     if len(y) != count:
-        raise InputError(
-            f"{argument} has {len(y)} labels for {count} samples: both must have the same length"
-        )
+        raise InputError(f"{argument} has {len(y)} labels for {count} samples: both must have the same length")
     if y.min() < 0 or y.max() >= num_classes:
         wrong = int(y[(y < 0) | (y >= num_classes)][0])
         raise InputError(f"{argument} contains label {wrong}; labels run from 0 to {num_classes - 1}")
@@ -113,9 +108,7 @@ def check_classes(classes: Sequence[int], available: Sequence[int] | None = None
     try:
         chosen = tuple(operator.index(label) for label in classes)
     except TypeError:
-        raise InputError(
-            f"classes={classes!r} must be a sequence of integer labels such as (0, 3, 6, 9)"
-        ) from None
+        raise InputError(f"classes={classes!r} must be a sequence of integer labels such as (0, 3, 6, 9)") from None
     if len(chosen) < 2:
         raise InputError(f"classes={chosen} names fewer than two classes; a classifier needs at least two")
     if len(set(chosen)) < len(chosen):
@@ -152,9 +145,7 @@ def check_limit(limit: int | None, argument: str, num_classes: int) -> int | Non
     except TypeError:
         raise InputError(f"{argument}={limit!r} must be a whole number of samples or None") from None
     if count < num_classes:
-        raise InputError(
-            f"{argument}={count} is too small: give at least {num_classes}, one sample per class"
-        )
+        raise InputError(f"{argument}={count} is too small: give at least {num_classes}, one sample per class")
     return count
 
 
@@ -191,7 +182,5 @@ def stratified_subset(labels: IntArray, size: int | None, rng: np.random.Generat
     share = size * counts / len(labels)
     taken = np.floor(share).astype(np.intp)
     taken[np.argsort(taken - share, kind="stable")[: size - taken.sum()]] += 1
-    picked = [
-        rng.permutation(np.flatnonzero(labels == label))[:k] for label, k in zip(classes, taken, strict=True)
-    ]
+    picked = [rng.permutation(np.flatnonzero(labels == label))[:k] for label, k in zip(classes, taken, strict=True)]
     return np.sort(np.concatenate(picked))

@@ -84,7 +84,7 @@ def contraction(
     if starts < 0:
         raise InputError(f"starts must be >= 0, got {starts}")
     jacobian = problem.at(solution.state).jacobian
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         bound = np.where(lipschitz < 1, solution.residual / np.maximum(1 - lipschitz, 0), np.inf)
     return ContractionReport(
         np.abs(np.linalg.eigvals(jacobian)).max(axis=1),

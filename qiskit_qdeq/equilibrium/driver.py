@@ -39,6 +39,9 @@ def solve(
     """
     shape = (problem.batch, problem.num_states)
     state = np.zeros(shape) if initial is None else _checked(initial, shape)
+    if problem.batch == 0:
+        none = np.zeros(0, dtype=np.int64)
+        return Solution(state, np.zeros(0), none, none, none, np.zeros((0, 1)))
     if isinstance(solver, ScipyRoot):
         return solve_with_scipy(problem, solver, state).check(on_failure)
     if isinstance(solver, Newton) and hasattr(type(problem), "quadratic"):
@@ -88,7 +91,7 @@ class _Iteration:
         self.trace = [np.full(batch, np.nan)]
         self.cost = Cost()
         size = state.shape[1]
-        self.inverse = np.zeros((batch, size, size)) if keep_inverse else None
+        self.inverse = np.zeros((batch, size, size)) if keep_inverse and isinstance(solver, Broyden) else None
 
     def run(self) -> Solution:
         with_jacobian = self.solver.needs_jacobian or (
@@ -104,8 +107,9 @@ class _Iteration:
             step = self.solver.propose(memory, residuals, jacobian)
             residuals, jacobian, step = self._move(step, residuals)
             self.solver.update(memory, step, residuals - before)
+            moved = self.status[self.rows] != Status.STALLED
             self.trace.append(np.full(len(self.best), np.nan))
-            self.steps[self.rows] += 1
+            self.steps[self.rows[moved]] += 1
             residuals, jacobian = self._record(memory, residuals, jacobian)
         self._keep(memory, np.arange(len(self.rows)))
         return Solution(
@@ -148,14 +152,17 @@ class _Iteration:
                 jacobian[worse] = part
         if self.solver.halvings:
             stalled = ~(np.linalg.norm(fresh, axis=1) <= (1 - 1e-4 * length) * before)
-            self.status[self.rows[stalled & np.isfinite(fresh).all(axis=1)]] = Status.STALLED
+            stalled &= np.isfinite(fresh).all(axis=1)
+            self.status[self.rows[stalled]] = Status.STALLED
+            trial[stalled], fresh[stalled] = start[stalled], residuals[stalled]
         self.state = trial
         return fresh, jacobian, trial - start
 
     def _record(self, memory: Memory, residuals: Array, jacobian: Array | None) -> tuple[Array, Array | None]:
         """Book the current residuals and drop samples that are done."""
         norms = np.linalg.norm(residuals, axis=1)
-        self.trace[-1][self.rows] = norms
+        moved = self.status[self.rows] != Status.STALLED
+        self.trace[-1][self.rows[moved]] = norms[moved]
         better = norms < self.best_residual[self.rows]
         improved = self.rows[better]
         self.best[improved] = self.state[better]

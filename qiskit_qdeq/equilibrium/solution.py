@@ -36,7 +36,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Solution:
-    """Equilibria of a batch of B samples with K states.
+    """Equilibria of a batch of B samples with K states. `state` is read-only: copy it to change it.
 
     Attributes:
         state: best iterate found, q (B, K).
@@ -57,6 +57,10 @@ class Solution:
     trace: Array
     cost: Cost = field(default_factory=Cost)
     inverse: Array | None = None
+
+    def __post_init__(self) -> None:
+        # evaluators keep what they computed at this very array
+        self.state.flags.writeable = False
 
     @property
     def converged(self) -> Array:
@@ -81,7 +85,8 @@ class Solution:
             message = (
                 f"{len(failed)} of {len(self.status)} samples have no equilibrium to the tolerance, first sample "
                 f"{failed[0]}; worst sample {worst}: residual {self.residual[worst]:.3g}, "
-                f"{Status(int(self.status[worst]))}. Try solver 'newton', more steps, or a smaller state_scale."
+                f"{Status(int(self.status[worst]))}. Try another solver ('newton', 'broyden'), more steps, or a smaller "
+                "state_scale."
             )
             if on_failure == "raise":
                 raise ConvergenceError(message)

@@ -61,7 +61,7 @@ class BoundAmplitude:
     def injected(self) -> Array:
         """w = V P, planar (2, 2**n, K)."""
         product = self.matrix @ self.evaluator.injection
-        return product.reshape(2, -1, product.shape[1])
+        return product.reshape(2, self.evaluator.program.dim, product.shape[1])
 
     @cached_property
     def stacked(self) -> Array:
@@ -102,7 +102,7 @@ class AmplitudeMap:
     def encoded(self) -> Array:
         """V x, planar (2, 2**n, B)."""
         product = self.bound.matrix @ self.inputs.T
-        return product.reshape(2, -1, self.batch)
+        return product.reshape(2, self.bound.evaluator.program.dim, self.batch)
 
     @cached_property
     def norm(self) -> Array:
@@ -119,7 +119,7 @@ class AmplitudeMap:
         """m as a ratio of quadratics in q."""
         states, rows = self.bound.evaluator.states, len(self.bound.matrix)
         product = self.bound.stacked @ self.inputs.T
-        self.encoded = product[:rows].reshape(2, -1, self.batch)
+        self.encoded = product[:rows].reshape(2, rows // 2, self.batch)
         self.overlap = product[-self.num_states :]
         return RationalQuadratic(
             states.expectations(self.encoded),
@@ -153,7 +153,7 @@ class AmplitudeMap:
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
         """∂L/∂θ of the sum of the terms; see the module's formula."""
         columns, injected = self._output_cotangents(terms)
-        flat = columns.reshape(-1, self.batch)
+        flat = columns.reshape(len(self.bound.matrix), self.batch)
         total = flat @ self.inputs
         if injected is not None:
             total += injected @ self.bound.evaluator.injection.T
@@ -172,7 +172,7 @@ class AmplitudeMap:
             one = point.output_cotangent(term)
             columns = one if columns is None else columns + one
             if point.state.any():
-                product = one.reshape(-1, self.batch) @ point.state
+                product = one.reshape(len(self.bound.matrix), self.batch) @ point.state
                 injected = product if injected is None else injected + product
         assert columns is not None
         return columns, injected
@@ -187,7 +187,7 @@ class AmplitudeMap:
             weights = (term.slopes[:, :, r] / point.norm[:, None]).T
             columns = self.bound.evaluator.states.weighted(point.columns, weights)
             directions = np.broadcast_to(term.directions[:, r], self.inputs.shape)
-            total += columns.reshape(-1, self.batch) @ directions
+            total += columns.reshape(len(total), self.batch) @ directions
         return total
 
 
@@ -201,7 +201,6 @@ class AmplitudePoint:
         self._moved = bool(self.state.any())
         #: What the solver computed here, if this is a solution.
         self.solved: NewtonResult | None = None
-        self._combined: tuple[Array, Array] | None = None
 
     @cached_property
     def inputs(self) -> Array:
@@ -218,7 +217,7 @@ class AmplitudePoint:
             return self._source.encoded
         moved = self._source.bound.injected.reshape(-1, self._source.num_states) @ self.state.T
         moved += self._source.encoded.reshape(moved.shape)
-        return moved.reshape(2, -1, self._source.batch)
+        return moved.reshape(2, len(moved) // 2, self._source.batch)
 
     @cached_property
     def norm(self) -> Array:
@@ -256,14 +255,14 @@ class AmplitudePoint:
         rows = []
         for j in range(self._source.num_states):
             moved = states.weighted(self.columns, np.repeat(unit[:, j : j + 1], self._source.batch, axis=1))
-            rows.append(moved.reshape(len(matrix), -1).T @ matrix)
+            rows.append(moved.reshape(len(matrix), self._source.batch).T @ matrix)
         slopes = np.stack(rows, axis=1) - self.values[:, :, None] * self.inputs[:, None, :]
         slopes *= (2 / self.norm)[:, None, None]
         return slopes
 
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent = 2 (Re w† y - (Σ_f c_f h_f) uᵀP) / d, (B, F) -> (B, K)."""
-        moved = self._pulled(cotangent).reshape(len(self._source.bound.matrix), -1)
+        moved = self._pulled(cotangent).reshape(len(self._source.bound.matrix), self._source.batch)
         product = moved.T @ self._source.bound.injected.reshape(len(moved), -1)
         scale = np.vecdot(cotangent, self.features) / self.norm
         overlap = self._source.overlap.T
@@ -277,23 +276,24 @@ class AmplitudePoint:
         """Σ_f c_f M_f φ / d."""
         return self._evaluator.readouts.weighted(self.columns, cotangent.T / self.norm)
 
-    def adjoint(self, cotangent: Array) -> Array:
-        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K).
+    def implicit_term(self, cotangent: Array) -> Cotangent:
+        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part.
 
-        At a solution with diagonal state observables one compiled pass also leaves the sum of the columns that λ and
-        `cotangent` pull back, which `output_cotangent` is asked for next.
+        At a solution with diagonal state observables one compiled pass also sums the columns that λ and `cotangent` pull
+        back.
         """
         states = self._evaluator.states
         if self.solved is None or not states.is_diagonal:
-            return solve_adjoint(self.jacobian, self.pull_features(cotangent))
+            adjoint = solve_adjoint(self.jacobian, self.pull_features(cotangent))
+            return Cotangent(self, values=adjoint, features=cotangent)
         source = self._source
-        combined = self._pulled(cotangent)
-        flat = combined.reshape(-1, source.batch)
-        result = np.empty_like(self.state)
+        pulled = self._pulled(cotangent)
+        flat = pulled.reshape(len(source.bound.matrix), source.batch)
+        adjoint = np.empty_like(self.state)
         arguments = (
             self.columns.reshape(flat.shape),
             flat,
-            source.bound.injected.reshape(len(flat), -1),
+            source.bound.injected.reshape(len(flat), source.num_states),
             states.table,
             self.solved.jacobian,
             self.state,
@@ -302,15 +302,14 @@ class AmplitudePoint:
             np.vecdot(cotangent, self.features) / self.norm,
             self.norm,
         )
-        work = [(*arguments, *part, result) for part in lane_ranges(source.batch, len(flat))]
+        work = [(*arguments, *part, adjoint) for part in lane_ranges(source.batch, len(flat))]
         run_parts(lane_kernels(source.num_states).backward, work)
-        self._combined = (result, combined)
-        return result
+        return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
 
     def output_cotangent(self, term: Cotangent) -> Array:
         """The columns Λ_b that multiply u_bᵀ, planar (2, 2**n, B)."""
-        if self._combined is not None and term.values is self._combined[0] and term.directions is None:
-            return self._combined[1]
+        if term.pulled is not None:
+            return term.pulled
         columns: Array | None = None
         values = term.values
         if term.directions is not None:

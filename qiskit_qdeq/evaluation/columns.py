@@ -79,7 +79,7 @@ class BoundColumns:
         """U times planar columns (2, 2**n, C)."""
         if self.unitary is None:
             return self.program.apply(columns.copy())
-        product = self._real_unitary @ columns.reshape(len(self._real_unitary), -1)
+        product = self._real_unitary @ columns.reshape(len(self._real_unitary), columns.shape[2])
         return product.reshape(columns.shape)
 
     def pull_back(self, encoded: Array, outputs: Array, cotangents: Array) -> Array:
@@ -139,7 +139,7 @@ class ColumnPoint:
     def _along(self, directions: Array) -> tuple[Array, Array]:
         """Encoded columns and outputs for the states and the given directions, (2, 2**n, 1 + R, B) each."""
         encoded = self.bound.evaluator.encoding.columns(self.inputs, directions)
-        flat = encoded.reshape(2, encoded.shape[1], -1)
+        flat = encoded.reshape(2, encoded.shape[1], encoded.shape[2] * encoded.shape[3])
         return encoded, self.bound.apply(flat).reshape(encoded.shape)
 
     def _injected(self) -> tuple[Array, Array]:
@@ -202,9 +202,10 @@ class ColumnPoint:
         weighted = self.bound.evaluator.readouts.weighted(self.outputs, np.ascontiguousarray(cotangent.T))
         return 2 * np.einsum("xnb,xnkb->bk", weighted, tangents)
 
-    def adjoint(self, cotangent: Array) -> Array:
-        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
-        return solve_adjoint(self.jacobian, self.pull_features(cotangent))
+    def implicit_term(self, cotangent: Array) -> Cotangent:
+        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part."""
+        adjoint = solve_adjoint(self.jacobian, self.pull_features(cotangent))
+        return Cotangent(self, values=adjoint, features=cotangent)
 
 
 def _columns_of(term: Cotangent) -> list[tuple[Array, Array, Array]]:

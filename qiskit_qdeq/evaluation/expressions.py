@@ -66,14 +66,16 @@ class AngleMap:
         self.is_affine = not self._curved
 
     def _add(self, row: int, expression: ParameterExpression, index: dict[Parameter, int]) -> None:
-        slopes = {p: expression.gradient(p) for p in expression.parameters}
-        if any(isinstance(slope, ParameterExpression) and slope.parameters for slope in slopes.values()):
+        linear = {p: expression.gradient(p) for p in expression.parameters}
+        if any(isinstance(slope, ParameterExpression) and slope.parameters for slope in linear.values()):
             self._names.update({p.name: index[p] for p in expression.parameters})
-            tree = expression.sympify()
-            symbols = {symbol.name: symbol for symbol in tree.free_symbols}
-            self._curved.append((row, tree, [(index[p], tree.diff(symbols[p.name])) for p in expression.parameters]))
+            tree = _real_tree(expression)
+            slopes = [(index[p], tree.diff(_symbol(p.name))) for p in expression.parameters]
+            for _, slope in slopes:
+                self._walk(slope, np.ones(self.num_parameters))
+            self._curved.append((row, tree, slopes))
             return
-        for parameter, slope in slopes.items():
+        for parameter, slope in linear.items():
             self._matrix[row, index[parameter]] = float(np.real(complex(slope)))
         at_zero = expression.bind(dict.fromkeys(expression.parameters, 0.0))
         self._offset[row] = float(np.real(complex(at_zero)))
@@ -116,3 +118,17 @@ class AngleMap:
         if name not in _FUNCTIONS:
             raise InputError(f"gate angle holds the function {name!r}, which this package cannot evaluate")
         return _FUNCTIONS[name](*arguments)
+
+
+def _symbol(name: str) -> Any:
+    import sympy
+
+    return sympy.Symbol(name, real=True)
+
+
+def _real_tree(expression: ParameterExpression) -> Any:
+    """The expression's SymPy tree with real symbols, without which |a| would have no derivative."""
+    tree = expression.sympify()
+    if not hasattr(tree, "free_symbols"):
+        raise InputError(f"gate angle {expression} cannot be differentiated: Qiskit has no symbolic form of it")
+    return tree.subs({symbol: _symbol(symbol.name) for symbol in tree.free_symbols})

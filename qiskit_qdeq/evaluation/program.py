@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import Instruction, Parameter, ParameterExpression
+from qiskit.circuit import (
+    Barrier,
+    ControlFlowOp,
+    Delay,
+    Instruction,
+    Measure,
+    Parameter,
+    ParameterExpression,
+    Reset,
+    library,
+)
+from qiskit.circuit.library import Initialize
 from qiskit.quantum_info import Operator, Pauli
 from qiskit.transpiler.exceptions import TranspilerError
 
@@ -31,22 +42,23 @@ def _pauli(label: str) -> Array:
     return matrix
 
 
-# name -> (generator on the gate's qubits in Qiskit's order, factor β / angle). Global phases drop out of expectation values.
-_GENERATORS: dict[str, tuple[Array, float]] = {
-    "rx": (_pauli("X"), 1.0),
-    "ry": (_pauli("Y"), 1.0),
-    "rz": (_pauli("Z"), 1.0),
-    "p": (_pauli("Z"), 1.0),
-    "u1": (_pauli("Z"), 1.0),
-    "rxx": (_pauli("XX"), 1.0),
-    "ryy": (_pauli("YY"), 1.0),
-    "rzz": (_pauli("ZZ"), 1.0),
-    "rzx": (_pauli("XZ"), 1.0),
-    "crx": (np.kron(_pauli("X"), _ONE), 1.0),
-    "cry": (np.kron(_pauli("Y"), _ONE), 1.0),
-    "crz": (np.kron(_pauli("Z"), _ONE), 1.0),
-    "cp": (np.kron(_ONE, _ONE), -2.0),
-    "cu1": (np.kron(_ONE, _ONE), -2.0),
+# gate class -> (generator on the gate's qubits in Qiskit's order, factor β / angle). Classes, not names: a user's own gate may
+# have any name. Global phases drop out of expectation values.
+_GENERATORS: dict[type, tuple[Array, float]] = {
+    library.RXGate: (_pauli("X"), 1.0),
+    library.RYGate: (_pauli("Y"), 1.0),
+    library.RZGate: (_pauli("Z"), 1.0),
+    library.PhaseGate: (_pauli("Z"), 1.0),
+    library.U1Gate: (_pauli("Z"), 1.0),
+    library.RXXGate: (_pauli("XX"), 1.0),
+    library.RYYGate: (_pauli("YY"), 1.0),
+    library.RZZGate: (_pauli("ZZ"), 1.0),
+    library.RZXGate: (_pauli("XZ"), 1.0),
+    library.CRXGate: (np.kron(_pauli("X"), _ONE), 1.0),
+    library.CRYGate: (np.kron(_pauli("Y"), _ONE), 1.0),
+    library.CRZGate: (np.kron(_pauli("Z"), _ONE), 1.0),
+    library.CPhaseGate: (np.kron(_ONE, _ONE), -2.0),
+    library.CU1Gate: (np.kron(_ONE, _ONE), -2.0),
 }
 
 
@@ -73,17 +85,18 @@ def primitive_gates(circuit: QuantumCircuit) -> list[Gate]:
 
 
 def _append(gates: list[Gate], operation: Instruction, qubits: tuple[int, ...]) -> None:
-    name = operation.name
-    if name in {"barrier", "delay", "id"}:
+    if isinstance(operation, Barrier | Delay | library.IGate):
         return
-    if name in {"measure", "reset", "initialize"} or hasattr(operation, "blocks"):
-        raise InputError(f"circuit holds {name!r}: only unitary gates have an expectation-value gradient")
+    if isinstance(operation, Measure | Reset | Initialize | ControlFlowOp):
+        raise InputError(f"circuit holds {operation.name!r}: only unitary gates have an expectation-value gradient")
     free = [p for p in operation.params if isinstance(p, ParameterExpression) and p.parameters]
     if not free and len(qubits) <= 2:
         gates.append(Gate(qubits, np.asarray(Operator(operation).data, dtype=complex)))
         return
-    if name in _GENERATORS:
-        generator, factor = _GENERATORS[name]
+    kind = getattr(operation, "base_class", type(operation))
+    # a gate controlled on |0> is of the same class
+    if kind in _GENERATORS and getattr(operation, "ctrl_state", 1) == 1:
+        generator, factor = _GENERATORS[kind]
         gates.append(Gate(qubits, generator, operation.params[0] * factor))
         return
     definition = operation.definition or _translate(operation)

@@ -46,6 +46,7 @@ class Cotangent:
         features: ∂L/∂h (B, F), or None.
         directions: T (B or 1, R, D) input directions, or None.
         slopes: c (B, K, R): L contains Σ c_bjr (∂m_j/∂u · T_br); given together with `directions`.
+        pulled: what an evaluator already computed for exactly these cotangents, for its own later use.
     """
 
     point: EvaluationPoint
@@ -53,6 +54,7 @@ class Cotangent:
     features: Array | None = None
     directions: Array | None = None
     slopes: Array | None = None
+    pulled: Array | None = None
 
 
 class EvaluationPoint(Protocol):
@@ -79,8 +81,11 @@ class EvaluationPoint(Protocol):
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent: (B, F) -> (B, K)."""
 
-    def adjoint(self, cotangent: Array) -> Array:
-        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent: (B, F) -> (B, K), NaN where 1 - J is singular."""
+    def implicit_term(self, cotangent: Array) -> Cotangent:
+        """The whole weight dependence of a scalar with ∂L/∂h = cotangent (B, F) at an equilibrium.
+
+        Its `values` are λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, NaN where 1 - J is singular.
+        """
 
 
 class EquilibriumMap(Protocol):

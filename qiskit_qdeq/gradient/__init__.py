@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from qiskit_qdeq.gradient.direct import DirectPass, direct_pass
-from qiskit_qdeq.gradient.implicit import BACKWARD_MODES, Backward, solve_adjoint
+from qiskit_qdeq.gradient.implicit import BACKWARD_MODES, Backward, implicit_term, solve_adjoint
 from qiskit_qdeq.gradient.regularization import Regularization
 
-__all__ = ["BACKWARD_MODES", "Backward", "DirectPass", "Regularization", "direct_pass", "solve_adjoint"]
+__all__ = [
+    "BACKWARD_MODES",
+    "Backward",
+    "DirectPass",
+    "Regularization",
+    "direct_pass",
+    "implicit_term",
+    "solve_adjoint",
+]

@@ -80,7 +80,7 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
         layers=arguments.layers,
         warmup_steps=arguments.warmup,
         solver=solver_of(recipe),
-        backward=Backward(recipe["backward"], tol=recipe["backward_tol"], max_steps=recipe["max_steps"]),
+        backward=_backward_of(recipe),
         start=arguments.start,
         regularization=Regularization(recipe["regularization"], recipe["regularization_strength"]),
         seed=arguments.seed,
@@ -99,6 +99,12 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
             )
         },
     )
+
+
+def _backward_of(recipe: dict[str, Any]) -> Backward:
+    # the authors take what ten steps give
+    limits = {"max_steps": recipe["max_steps"], "on_failure": "accept"} if recipe["rtol"] else {}
+    return Backward(recipe["backward"], tol=recipe["backward_tol"], **limits)
 
 
 def solver_of(recipe: dict[str, Any]) -> Solver:

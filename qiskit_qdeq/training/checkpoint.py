@@ -37,8 +37,7 @@ VERSION: Final = 1
 
 _INTEGERS: Final = {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 _DTYPES: Final = {
-    name: np.dtype(code)
-    for name, code in {"BOOL": "?", "F16": "<f2", "F32": "<f4", "F64": "<f8", **_INTEGERS}.items()
+    name: np.dtype(code) for name, code in {"BOOL": "?", "F16": "<f2", "F32": "<f4", "F64": "<f8", **_INTEGERS}.items()
 }
 _ARRAY_NAME: Final = re.compile(r"[A-Za-z0-9_./-]+")
 # Parsed JSON takes many times the room of its text, so a hostile header must be stopped well below memory.

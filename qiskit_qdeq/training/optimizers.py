@@ -117,9 +117,7 @@ class Optimizer(ABC):
             InputError: if an argument does not fit the state or is not finite; nothing is changed then.
         """
 
-    def init(
-        self, size: int, dtype: DTypeLike = np.float64, decay_mask: Mask | None = None
-    ) -> OptimizerState:
+    def init(self, size: int, dtype: DTypeLike = np.float64, decay_mask: Mask | None = None) -> OptimizerState:
         """Return the state before the first step: all moments 0.
 
         Args:

@@ -15,9 +15,9 @@ import numpy as np
 
 from qiskit_qdeq.equilibrium.driver import direct_state, solve
 from qiskit_qdeq.equilibrium.solution import Solution
-from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, EquilibriumMap, EvaluationPoint
+from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap, EvaluationPoint
 from qiskit_qdeq.gradient.direct import direct_pass
-from qiskit_qdeq.gradient.implicit import solve_adjoint
+from qiskit_qdeq.gradient.implicit import implicit_term
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.readout import cross_entropy
 from qiskit_qdeq.training.config import TrainingConfig
@@ -82,8 +82,7 @@ def training_step(
         solution = _equilibrium(problem, config, initial)
         point = problem.at(solution.state)
         head = _Head(model, parameters, point, labels, mask)
-        cotangent = solve_adjoint(point, head.feature_cotangent, config.backward, solution)
-        terms = [Cotangent(point, values=cotangent, features=head.feature_cotangent)]
+        terms = [implicit_term(point, head.feature_cotangent, config.backward, solution)]
         penalty = 0.0
         if config.regularization.active:
             penalty, term = config.regularization.penalty(point, model.injection, noise)

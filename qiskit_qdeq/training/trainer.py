@@ -98,6 +98,10 @@ class Trainer:
         if not len(self.inputs):
             raise InputError("x holds no training samples")
         self.validation = None if x_valid is None else self._samples(x_valid, y_valid, "x_valid", "y_valid")
+        if self.validation is not None and not len(self.validation[0]):
+            raise InputError("x_valid holds no samples: leave it out to train without validation")
+        if checkpoint_every < 0:
+            raise InputError(f"checkpoint_every must be >= 0, got {checkpoint_every}")
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = checkpoint_every
         self.notes = dict(notes or {})

@@ -83,9 +83,7 @@ def legend_below(figure: Figure) -> None:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     handles = dict(sorted(handles.items(), key=lambda item: item[1].get_zorder()))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False
-    )
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
 
 
 def check_finite(name: str, values: Any, shape: tuple[str, ...]) -> Array:

@@ -62,8 +62,7 @@ def plot_circuit(
             figure = _draw(circuit, columns * _UNIT, options)
     except MissingOptionalLibraryError as error:
         raise MissingExtraError(
-            "Qiskit's matplotlib drawer needs pylatexenc, which is not installed: "
-            'pip install "qiskit-qdeq[drawing]"'
+            'Qiskit\'s matplotlib drawer needs pylatexenc, which is not installed: pip install "qiskit-qdeq[drawing]"'
         ) from error
     return figure
 

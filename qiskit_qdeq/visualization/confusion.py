@@ -18,9 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _PERCENT, _COUNTS = 12, 20
 
 
-def plot_confusion(
-    labels: Any, predictions: Any, classes: Sequence[Any], *, axes: Axes | None = None
-) -> Figure:
+def plot_confusion(labels: Any, predictions: Any, classes: Sequence[Any], *, axes: Axes | None = None) -> Figure:
     """Draw the confusion matrix: rows are true classes, columns predicted ones, colours shares of the row.
 
     Args:
@@ -72,14 +70,10 @@ def _class_names(classes: Any) -> list[str]:
 def _check_labels(name: str, values: Any, num_classes: int) -> Array:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
-        raise InputError(
-            f"{name} must be integers of shape (samples,), not empty, got {array.dtype} {array.shape}"
-        )
+        raise InputError(f"{name} must be integers of shape (samples,), not empty, got {array.dtype} {array.shape}")
     if array.min() < 0 or array.max() >= num_classes:
         row = int(np.flatnonzero((array < 0) | (array >= num_classes))[0])
-        raise InputError(
-            f"{name}[{row}] is {array[row]}, but {num_classes} classes have labels 0 to {num_classes - 1}"
-        )
+        raise InputError(f"{name}[{row}] is {array[row]}, but {num_classes} classes have labels 0 to {num_classes - 1}")
     return array
 
 

@@ -155,9 +155,7 @@ def _sorted(report: ContractionReport, name: str) -> Array:
     return ordered
 
 
-def _draw_share(
-    axes: Axes, values: Array, low: float, high: float, name: str, color: str, style: str
-) -> None:
+def _draw_share(axes: Axes, values: Array, low: float, high: float, name: str, color: str, style: str) -> None:
     """The empirical distribution function in per cent, from one end of the axis to the other."""
     finite = values[np.isfinite(values)]
     share = 100 * np.arange(len(finite) + 1) / len(values)

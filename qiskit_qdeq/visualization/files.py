@@ -16,9 +16,7 @@ from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 
 
-def save_figures(
-    folder: str | os.PathLike[str], figures: Mapping[str, Figure], dpi: int = 120
-) -> dict[str, Path]:
+def save_figures(folder: str | os.PathLike[str], figures: Mapping[str, Figure], dpi: int = 120) -> dict[str, Path]:
     """Write each figure to `<folder>/<name>.png`.
 
     All figures are drawn before the first file is touched; a file is written beside its target and then

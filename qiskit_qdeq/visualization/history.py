@@ -70,9 +70,7 @@ def plot_history(history: Sequence[Mapping[str, float]], *, best_epoch: int | No
     curves = _curves(history)
     epochs = curves["epoch"]
     if best_epoch is not None and best_epoch != -1 and best_epoch not in epochs:
-        raise InputError(
-            f"best_epoch must be among the epochs {epochs[0]:.0f} to {epochs[-1]:.0f}, got {best_epoch!r}"
-        )
+        raise InputError(f"best_epoch must be among the epochs {epochs[0]:.0f} to {epochs[-1]:.0f}, got {best_epoch!r}")
     panels = _panels(curves)
     columns = 3 if len(panels) > 4 else 2 if len(panels) in (2, 4) else len(panels)
     rows = math.ceil(len(panels) / columns)

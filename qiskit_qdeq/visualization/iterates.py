@@ -124,9 +124,7 @@ def _check_solvers(solvers: Any) -> Mapping[str, Solver]:
         raise InputError(f"solvers must be a mapping name -> solver, not empty, got {solvers!r}")
     for name, solver in solvers.items():
         if not isinstance(solver, Solver):
-            raise InputError(
-                f"solvers[{name!r}] must be a Solver, got {solver!r}; solver(name, ...) makes one"
-            )
+            raise InputError(f"solvers[{name!r}] must be a Solver, got {solver!r}; solver(name, ...) makes one")
     return solvers
 
 
@@ -206,9 +204,7 @@ def _draw_residual(
     x, y = (np.linspace(low, high, resolution) for low, high in window)
     grid = np.broadcast_to(equilibrium, (resolution**2, len(equilibrium))).copy()
     grid[:, states[0]], grid[:, states[1]] = (part.ravel() for part in np.meshgrid(x, y))
-    residual = np.concatenate(
-        [_residuals(problem, grid[i : i + _BATCH]) for i in range(0, len(grid), _BATCH)]
-    )
+    residual = np.concatenate([_residuals(problem, grid[i : i + _BATCH]) for i in range(0, len(grid), _BATCH)])
     residual = np.ma.masked_invalid(residual).reshape(resolution, resolution)
     top = float(residual.max())
     # the residual is zero at q*: the scale ends where the grid no longer resolves the well

@@ -32,9 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _FLOOR = 1e-17
 
 
-def plot_residual_traces(
-    solutions: Mapping[str, Solution], *, tol: float | None = None, samples: int = 40
-) -> Figure:
+def plot_residual_traces(solutions: Mapping[str, Solution], *, tol: float | None = None, samples: int = 40) -> Figure:
     """Draw ‖m(q) - q‖₂ after every solver step, on a log axis, one panel per solver.
 
     Thin lines are single samples, those that did not converge in another colour; the thick line is the median
@@ -63,9 +61,7 @@ def plot_residual_traces(
         _draw(axes, solutions[name], trace, samples)
         if tol is not None:
             axes.axhline(tol, color=BLACK, linewidth=0.9, linestyle="--", label="tolerance", zorder=5)
-        label(
-            axes, _title(name, solutions[name]), "solver steps", RESIDUAL if position % columns == 0 else ""
-        )
+        label(axes, _title(name, solutions[name]), "solver steps", RESIDUAL if position % columns == 0 else "")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         if position % columns:
             axes.tick_params(labelleft=False)
