@@ -32,7 +32,12 @@ def templates(rng: np.random.Generator) -> dict[str, CircuitTemplate]:
         for _ in range(4)
     ]
     flat = [SparsePauliOp(op.paulis, op.coeffs / np.abs(op.coeffs).sum()) for op in paulis]
-    real = [SparsePauliOp.from_list([(p.to_label().lstrip("-i"), c.real) for p, c in zip(op.paulis, op.coeffs, strict=True)]) for op in flat]  # fmt: skip
+    real = [
+        SparsePauliOp.from_list(
+            [(p.to_label().lstrip("-i"), c.real) for p, c in zip(op.paulis, op.coeffs, strict=True)]
+        )
+        for op in flat
+    ]
     seed = int(rng.integers(2**31))
     return {
         "amplitude": CircuitTemplate(AmplitudeEncoder(16), paper_ansatz(4), readout="zzz"),

@@ -52,7 +52,8 @@ class Problem:
     """Circuit, data and initial parameters of one setting.
 
     ``rotations`` is empty for the amplitude encoder. ``inputs`` is (B, D) float32, ``labels`` (B,), ``weights`` (p,),
-    ``head_weight`` (C, D), ``head_bias`` (C,). The forward and the backward solver take at most ``solver_steps`` steps. Wire 0 is the most significant bit.
+    ``head_weight`` (C, D), ``head_bias`` (C,). The forward and the backward solver take at most ``solver_steps`` steps.
+    Wire 0 is the most significant bit.
     """
 
     encoding: str

@@ -81,7 +81,7 @@ class Newton(Solver):
     name: ClassVar[str] = "newton"
     needs_jacobian: ClassVar[bool] = True
 
-    max_halvings: int = 10
+    max_halvings: int = 6
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,10 +20,12 @@ from qiskit_qdeq.evaluation.lanes import lane_kernels, padded, solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
-from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic, lane_ranges
-from qiskit_qdeq.evaluation.threads import run_parts
+from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Rows of V up to which the backward pass is one compiled loop; above, matrix products are faster.
+_FUSED_LIMIT = 128
 
 
 class AmplitudeEvaluator:
@@ -262,9 +264,12 @@ class AmplitudePoint:
 
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent = 2 (Re w† y - (Σ_f c_f h_f) uᵀP) / d, (B, F) -> (B, K)."""
-        moved = self._pulled(cotangent).reshape(len(self._source.bound.matrix), self._source.batch)
-        product = moved.T @ self._source.bound.injected.reshape(len(moved), -1)
-        scale = np.vecdot(cotangent, self.features) / self.norm
+        flat = self._pulled(cotangent).reshape(len(self._source.bound.matrix), self._source.batch)
+        return self._state_cotangent(flat, np.vecdot(cotangent, self.features) / self.norm)
+
+    def _state_cotangent(self, pulled: Array, scale: Array) -> Array:
+        """2 (Re w† y / d - scale · uᵀP) from y / d (2·2**n, B) and scale = Σ_f c_f h_f / d (B,)."""
+        product = pulled.T @ self._source.bound.injected.reshape(len(pulled), self._source.num_states)
         overlap = self._source.overlap.T
         if self._moved:
             overlap = overlap + self.state @ self._evaluator.gram
@@ -289,8 +294,14 @@ class AmplitudePoint:
         source = self._source
         pulled = self._pulled(cotangent)
         flat = pulled.reshape(len(source.bound.matrix), source.batch)
+        scale = np.vecdot(cotangent, self.features) / self.norm
+        if len(flat) > _FUSED_LIMIT:
+            adjoint = solve_adjoint(self.jacobian, self._state_cotangent(flat, scale))
+            pattern = states.table.T @ (adjoint.T / self.norm)
+            pulled += self.columns * pattern
+            return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
         adjoint = np.empty_like(self.state)
-        arguments = (
+        lane_kernels(source.num_states).backward(
             self.columns.reshape(flat.shape),
             flat,
             source.bound.injected.reshape(len(flat), source.num_states),
@@ -299,11 +310,12 @@ class AmplitudePoint:
             self.state,
             source.overlap,
             self._evaluator.gram,
-            np.vecdot(cotangent, self.features) / self.norm,
+            scale,
             self.norm,
+            0,
+            source.batch,
+            adjoint,
         )
-        work = [(*arguments, *part, adjoint) for part in lane_ranges(source.batch, len(flat))]
-        run_parts(lane_kernels(source.num_states).backward, work)
         return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
 
     def output_cotangent(self, term: Cotangent) -> Array:

@@ -42,8 +42,8 @@ def _pauli(label: str) -> Array:
     return matrix
 
 
-# gate class -> (generator on the gate's qubits in Qiskit's order, factor β / angle). Classes, not names: a user's own gate may
-# have any name. Global phases drop out of expectation values.
+# gate class -> (generator on the gate's qubits in Qiskit's order, factor β / angle). Classes, not names: a user's own gate
+# may have any name. Global phases drop out of expectation values.
 _GENERATORS: dict[type, tuple[Array, float]] = {
     library.RXGate: (_pauli("X"), 1.0),
     library.RYGate: (_pauli("Y"), 1.0),

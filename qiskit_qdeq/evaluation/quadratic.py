@@ -9,6 +9,7 @@ run no circuit; `lanes` has the compiled loops.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,4 +113,4 @@ def lane_ranges(batch: int, work: int) -> list[tuple[int, int]]:
         return [(0, batch)]
     groups = -(-batch // LANES)
     edges = [min(batch, LANES * (groups * part // 4)) for part in range(4)] + [batch]
-    return [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if last > first]
+    return [(first, last) for first, last in pairwise(edges) if last > first]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 #: Amplitudes below which starting a thread costs more than it saves.
@@ -26,7 +27,7 @@ def split_columns(dim: int, columns: int) -> list[tuple[int, int]]:
     if dim * columns < _SMALL or columns < 2 * _PARTS:
         return [(0, columns)]
     edges = [round(part * columns / _PARTS) for part in range(_PARTS + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def run_parts(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> None:

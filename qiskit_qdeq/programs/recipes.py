@@ -51,6 +51,8 @@ _DEFAULT: dict[str, Any] = {
     "dropout": 0.0,
     "patience": 0,
 }
+# Without a closed form a Jacobian costs K sweeps of the batch, which is what makes Newton slow at many qubits.
+_NEWTON_QUBITS = 6
 # The image sets have 50 to 100 times the samples of the digits.
 _DEFAULT_IMAGES: dict[str, Any] = {**_DEFAULT, "epochs": 30, "batch_size": 256}
 
@@ -72,6 +74,8 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
     """How a run trains: the preset's recipe with what the arguments replace."""
     default = _DEFAULT if arguments.data == "digits" else _DEFAULT_IMAGES
     recipe = dict(_PAPER if arguments.preset == "paper" else default)
+    if arguments.encoding == "angle" and arguments.num_qubits > _NEWTON_QUBITS and arguments.preset == "default":
+        recipe["solver"] = "broyden"
     for name in recipe:
         if getattr(arguments, name, None) is not None:
             recipe[name] = getattr(arguments, name)

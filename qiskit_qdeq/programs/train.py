@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -70,13 +71,13 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         )
         if options.resume:
             trainer.resume()
-        started, first_step = time.perf_counter(), trainer.state.step
+        started = time.perf_counter()
         result = trainer.run()
         seconds = time.perf_counter() - started
     metrics = _metrics(options, split, model, config, result)
     metrics |= {
         "train_seconds": seconds,
-        "ms_per_step": 1e3 * seconds / max(1, result.steps - first_step),
+        "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
         "model": model_config.as_dict(),
         "versions": versions(),
         "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},

@@ -112,6 +112,8 @@ class Trainer:
         self._optimizer = optimizer(config.optimizer, **options)
         self._schedule = schedule(config.schedule)
         self.state = self._fresh_state(initial_parameters)
+        #: Wall-clock seconds of each step of this process, the first of which may have compiled kernels.
+        self.step_seconds: list[float] = []
 
     def _samples(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
         inputs = self.model.prepare(x).astype(self.model.dtype)
@@ -188,7 +190,9 @@ class Trainer:
         """
         started = time.perf_counter()
         while self.state.step < self.total_steps and not self.state.stopped:
+            step_started = time.perf_counter()
             self._step()
+            self.step_seconds.append(time.perf_counter() - step_started)
             if self.state.step % self.steps_per_epoch == 0:
                 record = self._finish_epoch(time.perf_counter() - started)
                 started = time.perf_counter()
@@ -247,10 +251,7 @@ class Trainer:
             rng=lambda: stream(config.seed, NOISE, state.step),
         )
         gradient = result.gradient.astype(state.parameters.dtype, copy=False)
-        if config.clip_norm:
-            norm = clip_by_global_norm(gradient, config.clip_norm)
-        else:
-            norm = float(np.linalg.norm(gradient))
+        norm = clip_by_global_norm(gradient, config.clip_norm) if config.clip_norm else float(np.linalg.norm(gradient))
         if not (math.isfinite(norm) and math.isfinite(result.loss)):
             raise ConvergenceError(
                 f"loss {result.loss} or gradient norm {norm} is not finite at step {state.step}: lower learning_rate "
