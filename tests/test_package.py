@@ -27,10 +27,10 @@ MODULES = sorted(
 HEAVY = ("sklearn", "numba", "matplotlib", "sympy", "tqdm")
 
 
-def run_python(code, cwd):
+def run_python(*arguments, cwd):
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "MPLBACKEND": "agg"}
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120
     )
 
 
@@ -41,7 +41,7 @@ def python_blocks():
 
 def test_import_brings_neither_sklearn_nor_numba_nor_matplotlib(tmp_path):
     code = f"import sys, qiskit_qdeq; print([name for name in {HEAVY} if name in sys.modules])"
-    done = run_python(code, tmp_path)
+    done = run_python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
@@ -50,7 +50,7 @@ def test_import_takes_little_beyond_qiskit(tmp_path):
     code = (
         "import time, qiskit\nstart = time.perf_counter()\nimport qiskit_qdeq\nprint(time.perf_counter() - start)"
     )
-    done = run_python(code, tmp_path)
+    done = run_python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.5
 
@@ -110,6 +110,6 @@ def test_readme_has_python_examples():
 @pytest.mark.parametrize("block", python_blocks(), ids=lambda block: block.splitlines()[-1][:40])
 def test_python_example_of_the_readme_runs_as_a_script(block, tmp_path):
     (tmp_path / "example.py").write_text(block, "utf-8")
-    done = run_python("import runpy; runpy.run_path('example.py', run_name='__main__')", tmp_path)
+    done = run_python("example.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

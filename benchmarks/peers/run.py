@@ -23,7 +23,11 @@ SETTINGS = ("amplitude-4", "angle-4", "amplitude-10", "angle-10")
 NOTES = {
     "pennylane_torch": "PennyLane default.qubit (broadcast, backprop) + PyTorch + TorchDEQ, every sample simulated",
     "torch_unitary": "PyTorch by hand, the unitary's reachable columns built once per step, complex64",
-    "tensorcircuit_jax": "TensorCircuit-NG + JAX jit, unitary shared, model function in closed form, complex64",
+    "tensorcircuit_unitary": "TensorCircuit-NG + JAX jit, unitary shared and applied in every solver step, complex64",
+    "tensorcircuit_jax": (
+        "TensorCircuit-NG + JAX jit with this project's closed-form reformulation, i.e. its mathematics in JAX "
+        "(ratio of quadratics for amplitude, Pauli/Bloch coefficients for angle; exact linear backward solve), complex64"
+    ),
 }
 PEERS = tuple(NOTES)
 WARM_UP = 5
@@ -191,7 +195,7 @@ def agreement(losses: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Results as text, one line per setting and peer."""
-    lines = [f"{'setting':13} {'peer':18} {'ms/step':>9} {'min':>9} {'max':>9} {'steps':>5} {'compile s':>9}"]
+    lines = [f"{'setting':13} {'peer':22} {'ms/step':>9} {'min':>9} {'max':>9} {'steps':>5} {'compile s':>9}"]
     lines[0] += f" {'loss':>9} {'residual':>9}"
     for setting in SETTINGS:
         for peer, settings in results.items():
@@ -199,7 +203,7 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
                 r = settings[setting]
                 numbers = f"{r['ms_per_step']:9.2f} {r['ms_min']:9.2f} {r['ms_max']:9.2f} {r['steps']:5d}"
                 tail = f"{r['compile_s']:9.1f} {r['loss']:9.5f} {r['residual']:9.1e}"
-                lines.append(f"{setting:13} {peer:18} {numbers} {tail}")
+                lines.append(f"{setting:13} {peer:22} {numbers} {tail}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""TensorCircuit-NG + JAX: one jitted step in which everything that the batch shares is computed once.
+"""TensorCircuit-NG + JAX with this project's closed forms: its mathematics in another stack, in one jitted step.
 
 TensorCircuit contracts V(θ), the columns of U(θ) that the encoder can reach, as one tensor network. With it the model
-function is a closed form, so that a solver step runs no circuit:
+function is a closed form, so that a solver step runs no circuit; ``tensorcircuit_unitary.py`` does without:
 
     amplitude   m_j(q) = (a_j + B_j q + qᵀ C_j q) / ‖x + P q‖²,     a_j, B_j, C_j from V x and V P
     angle       m_j(q) = Σ_st c_jst r_s(q) r_t(q),                  c_j: Pauli coefficients of V† Z_j V, r: Bloch products
@@ -42,19 +42,27 @@ class Model:
 
 def make_step(problem: Problem, threads: int) -> Step:
     """Compile the step; XLA takes its number of threads from the environment, which ``run.py`` sets."""
+    model = amplitude_model(problem) if problem.encoding == "amplitude" else angle_model(problem)
+
+    def logits_of(p: Tree, inputs: Array) -> tuple[Array, Array]:
+        columns = reachable_columns(problem, p["weights"])
+        state, residual = equilibrium(model, columns, inputs)
+        head = p["head_weight"].reshape(-1, problem.num_qubits, problem.num_qubits).sum(2)
+        return jax.nn.relu(state) @ head.T + p["head_bias"], residual
+
+    return jitted_step(problem, logits_of)
+
+
+def jitted_step(problem: Problem, logits_of: Callable[[Tree, Array], tuple[Array, Array]]) -> Step:
+    """Cross-entropy, clipped Adam and one jitted update around ``logits_of(params, x)``: logits and mean residual."""
     tc.set_backend("jax")
     tc.set_dtype("complex64")
     tc.set_contractor("custom", optimizer=opt_einsum.RandomGreedy(max_repeats=64))
-    model = amplitude_model(problem) if problem.encoding == "amplitude" else angle_model(problem)
     names = ("weights", "head_weight", "head_bias")
     params, unravel = ravel_pytree({name: jnp.array(getattr(problem, name)) for name in names})
 
     def loss_of(params: Array, inputs: Array, labels: Array) -> tuple[Array, Array]:
-        p = unravel(params)
-        columns = reachable_columns(problem, p["weights"])
-        state, residual = equilibrium(model, columns, inputs)
-        head = p["head_weight"].reshape(-1, problem.num_qubits, problem.num_qubits).sum(2)
-        logits = jax.nn.relu(state) @ head.T + p["head_bias"]
+        logits, residual = logits_of(unravel(params), inputs)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), residual
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from qiskit_qdeq.equilibrium.scipy_root import ScipyRoot, solve_with_scipy
 from qiskit_qdeq.equilibrium.solution import Solution, Status
-from qiskit_qdeq.equilibrium.solvers import Broyden, Memory, Newton, Solver
+from qiskit_qdeq.equilibrium.solvers import SHRINK, Broyden, Memory, Newton, Solver
 from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
 from qiskit_qdeq.exceptions import InputError
 
@@ -70,7 +70,7 @@ def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = N
 
 def _solve_closed_form(problem: Any, solver: Newton, state: Array, keep_trace: bool) -> Solution:
     """Newton on the ratio of quadratics, compiled; no circuit is run beyond what the map already did."""
-    found = problem.quadratic.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.halvings, keep_trace)
+    found = problem.quadratic.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.shortenings, keep_trace)
     problem.remember(state, found)
     return Solution(state, found.residual, found.status, found.steps, found.evaluations, found.trace)
 
@@ -131,32 +131,41 @@ class _Iteration:
         else:
             evaluation = self.problem.values(state, rows)
         self.cost += evaluation.cost
-        self.evaluations[rows] += 1
+        np.add.at(self.evaluations, rows, 1)
         return evaluation.values - state, jacobian
 
     def _move(self, step: Array, residuals: Array) -> tuple[Array, Array | None, Array]:
-        """Take the step, halved for samples whose residual it would not lower (if the solver halves at all)."""
-        with_jacobian = self.solver.needs_jacobian
-        start, length = self.state, np.ones(len(step))
-        before = np.linalg.norm(residuals, axis=1)
-        trial = start + step
-        fresh, jacobian = self._evaluate(trial, self.rows, with_jacobian)
-        for _ in range(self.solver.halvings):
-            worse = ~(np.linalg.norm(fresh, axis=1) <= (1 - 1e-4 * length) * before)
-            if not worse.any():
-                break
-            length[worse] /= 2
-            trial[worse] = start[worse] + length[worse, None] * step[worse]
-            fresh[worse], part = self._evaluate(trial[worse], self.rows[worse], with_jacobian)
-            if jacobian is not None and part is not None:
-                jacobian[worse] = part
-        if self.solver.halvings:
-            stalled = ~(np.linalg.norm(fresh, axis=1) <= (1 - 1e-4 * length) * before)
-            stalled &= np.isfinite(fresh).all(axis=1)
-            self.status[self.rows[stalled]] = Status.STALLED
-            trial[stalled], fresh[stalled] = start[stalled], residuals[stalled]
+        """Take the step, shortened for samples whose residual it would not lower (if the solver shortens at all)."""
+        start, trial = self.state, self.state + step
+        fresh, jacobian = self._evaluate(trial, self.rows, self.solver.needs_jacobian)
+        if self.solver.shortenings:
+            before = np.linalg.norm(residuals, axis=1)
+            worse = np.flatnonzero(~_lowers(np.linalg.norm(fresh, axis=1), before, 1.0))
+            if len(worse):
+                self._shorten(worse, step, residuals, trial, fresh, jacobian)
         self.state = trial
         return fresh, jacobian, trial - start
+
+    def _shorten(
+        self, worse: Array, step: Array, residuals: Array, trial: Array, fresh: Array, jacobian: Array | None
+    ) -> None:
+        """Try all shorter steps of the samples `worse` in one evaluation and take the longest that lowers the residual."""
+        lengths = SHRINK ** np.arange(1, self.solver.shortenings + 1)
+        count, size = len(lengths), step.shape[1]
+        states = self.state[worse, None] + lengths[:, None] * step[worse, None]
+        found, slopes = self._evaluate(states.reshape(-1, size), np.repeat(self.rows[worse], count), True)
+        found = found.reshape(len(worse), count, size)
+        before = np.linalg.norm(residuals[worse], axis=1)[:, None]
+        accepted = _lowers(np.linalg.norm(found, axis=2), before, lengths)
+        for i, sample in enumerate(worse):
+            if accepted[i].any():
+                choice = int(accepted[i].argmax())
+                trial[sample], fresh[sample] = states[i, choice], found[i, choice]
+                if jacobian is not None and slopes is not None:
+                    jacobian[sample] = slopes[i * count + choice]
+            elif np.isfinite(fresh[sample]).all():
+                self.status[self.rows[sample]] = Status.STALLED
+                trial[sample], fresh[sample] = self.state[sample], residuals[sample]
 
     def _record(self, memory: Memory, residuals: Array, jacobian: Array | None) -> tuple[Array, Array | None]:
         """Book the current residuals and drop samples that are done."""
@@ -185,3 +194,9 @@ class _Iteration:
     def _keep(self, memory: Memory, finished: Array) -> None:
         if self.inverse is not None and "inverse" in memory:
             self.inverse[self.rows[finished]] = memory["inverse"][finished]
+
+
+def _lowers(norms: Array, before: Array, lengths: Array | float) -> Array:
+    """Whether residuals are lower by more than rounding; False for NaN."""
+    result: Array = norms <= (1 - 1e-4 * np.asarray(lengths)) * before
+    return result

@@ -18,6 +18,9 @@ import numpy as np
 from qiskit_qdeq.evaluation.lanes import solve_adjoint
 from qiskit_qdeq.exceptions import InputError
 
+#: What is left of a Newton step that is shortened once.
+SHRINK = 0.25
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Memory = dict[str, Array]
 
@@ -50,8 +53,8 @@ class Solver:
             raise InputError(f"max_steps must be an integer >= 1, got {self.max_steps!r}")
 
     @property
-    def halvings(self) -> int:
-        """How often a step that does not lower the residual is halved."""
+    def shortenings(self) -> int:
+        """How often a step that does not lower the residual is shortened."""
         return 0
 
     def start(self, residuals: Array, jacobian: Array | None) -> Memory:
@@ -68,29 +71,29 @@ class Solver:
 
 @dataclass(frozen=True)
 class Newton(Solver):
-    """Newton's method with the exact K × K Jacobian; a step that does not lower the residual is halved.
+    """Newton's method with the exact K × K Jacobian; a step that does not lower the residual is shortened.
 
     With amplitude encoding the whole solve is compiled and runs no circuit. It needs the fewest steps of all solvers and
     finds equilibria where the map is no contraction.
 
     Args:
         tol, rtol, max_steps: see `Solver`.
-        max_halvings: halvings of a step before a sample counts as stalled.
+        max_shortenings: how often a step is cut to a quarter before a sample counts as stalled.
     """
 
     name: ClassVar[str] = "newton"
     needs_jacobian: ClassVar[bool] = True
 
-    max_halvings: int = 6
+    max_shortenings: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.max_halvings, int) or self.max_halvings < 0:
-            raise InputError(f"max_halvings must be an integer >= 0, got {self.max_halvings!r}")
+        if not isinstance(self.max_shortenings, int) or self.max_shortenings < 0:
+            raise InputError(f"max_shortenings must be an integer >= 0, got {self.max_shortenings!r}")
 
     @property
-    def halvings(self) -> int:
-        return self.max_halvings
+    def shortenings(self) -> int:
+        return self.max_shortenings
 
     def propose(self, memory: Memory, residuals: Array, jacobian: Array | None) -> Array:
         assert jacobian is not None

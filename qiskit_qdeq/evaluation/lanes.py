@@ -254,7 +254,7 @@ def _compile(fixed: int) -> LaneKernels:
     @numba.njit(**_JIT)  # type: ignore[misc]
     def newton(  # type: ignore[no-untyped-def]
         a, linear, quadratic, norms, norm_linear, norm_quad,
-        state, begin, end, tol, rtol, max_steps, halvings, trace, final, counts, jacobian, norms_out,
+        state, begin, end, tol, rtol, max_steps, shortenings, trace, final, counts, jacobian, norms_out,
     ):  # fmt: skip
         k_ = fixed if fixed > 0 else state.shape[1]
         _, _, _, _, q, m, jac, _, _, rhs, r2, m2, _, d_, rows_ = _rows(k_)
@@ -314,8 +314,8 @@ def _compile(fixed: int) -> LaneKernels:
                         else:
                             running[c] = True
                     else:
-                        length[c] *= 0.5
-                        if length[c] < 0.5**halvings:
+                        length[c] *= 0.25
+                        if length[c] < 0.25**shortenings:
                             running[c] = False
                             stale = True
                             counts[2, b] = 2

@@ -99,7 +99,7 @@ class EquilibriumMap(Protocol):
     num_states: int
 
     def values(self, state: Array, rows: Array) -> Evaluation:
-        """m at `state` (b, K) for the samples `rows` (b,) of the minibatch."""
+        """m at `state` (b, K) for the samples `rows` (b,) of the minibatch; a sample may occur more than once."""
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""

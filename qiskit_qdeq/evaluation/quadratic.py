@@ -60,9 +60,9 @@ class RationalQuadratic:
         return values, jacobian
 
     def newton(
-        self, state: Array, tol: float, rtol: float, max_steps: int, halvings: int, keep_trace: bool = True
+        self, state: Array, tol: float, rtol: float, max_steps: int, shortenings: int, keep_trace: bool = True
     ) -> NewtonResult:
-        """Newton's method with step halving, every sample by itself, in double precision.
+        """Newton's method with shortened steps, every sample by itself, in double precision.
 
         A sample stops once ‖g‖ ≤ max(tol, rtol ‖m‖), g = m - q. `state` (B, K) of float64 is overwritten with the best
         iterate.
@@ -73,7 +73,7 @@ class RationalQuadratic:
         counts = np.zeros((3, batch), dtype=np.int64)
         jacobian, norm = np.empty((size * size, batch)), np.empty(batch)
         kernel = lane_kernels(size).newton
-        options = (tol, rtol, max_steps, halvings, trace, residual, counts, jacobian, norm)
+        options = (tol, rtol, max_steps, shortenings, trace, residual, counts, jacobian, norm)
         run_parts(
             kernel,
             [(*self._terms, state, first, last, *options) for first, last in lane_ranges(batch, size**3)],

@@ -243,17 +243,18 @@ def test_compiled_newton_does_what_newton_on_the_open_map_does(seed, state_scale
     done = compiled.converged
     np.testing.assert_allclose(compiled.state[done], opened.state[done], atol=1e-9)
     np.testing.assert_array_equal(compiled.steps[done], opened.steps[done])
-    np.testing.assert_array_equal(compiled.evaluations[done], opened.evaluations[done])
+    # the open map tries all shortened steps in one evaluator call, the compiled one stops at the first that serves
+    assert (compiled.evaluations[done] <= opened.evaluations[done]).all()
     width = compiled.steps[done].max(initial=0) + 1
     np.testing.assert_allclose(compiled.trace[done, :width], opened.trace[done, :width], atol=1e-9)
 
 
 @pytest.mark.parametrize("opened", [False, True])
 def test_newton_counts_and_traces_a_stalled_sample_the_same_way_with_and_without_closed_form(opened):
-    """Without halvings allowed, a sample whose full step does not lower the residual stalls at once."""
+    """With one shortening allowed, a sample whose full step does not lower the residual stalls at once."""
     for seed in range(200):
         problem, _, _ = draw_problem(build_model("amplitude", state_scale=2.5), 20, seed)
-        found = solve(without_closed_form(problem) if opened else problem, Newton(max_halvings=1), on_failure="accept")
+        found = solve(without_closed_form(problem) if opened else problem, Newton(max_shortenings=1), on_failure="accept")
         stalled = np.flatnonzero(found.status == Status.STALLED)
         if len(stalled):
             break
@@ -428,7 +429,7 @@ def test_a_solver_has_a_name_and_takes_its_options(name, kind):
         (lambda: solver("newton", rtol="small"), "rtol .*'small'"),
         (lambda: solver("newton", max_steps=0), "max_steps .*0"),
         (lambda: solver("newton", max_steps=True), "max_steps .*True"),
-        (lambda: solver("newton", max_halvings=-1), "max_halvings .*-1"),
+        (lambda: solver("newton", max_shortenings=-1), "max_shortenings .*-1"),
         (lambda: solver("broyden", start_inverse="unit"), "start_inverse .*'unit'"),
         (lambda: solver("anderson", memory=0), "memory .*0"),
         (lambda: solver("anderson", mixing=0.0), "mixing .*0.0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import (
     FIXED,
@@ -150,6 +150,8 @@ def test_derivatives_with_respect_to_state_and_input_are_those_of_finite_differe
     if kind == "zz":
         num_qubits = max(num_qubits, 2)
     _, weights, injection, inputs, state, evaluator = problem_of(seed, kind, num_qubits, batch=2)
+    # near u = 0 amplitude encoding is ill-conditioned, and finite differences lose the digits asked for
+    assume(np.linalg.norm(inputs + state @ injection.T, axis=1).min() > 0.3)
     bound = evaluator.bind(weights)
     problem = bound.map(inputs)
     point = problem.at(state)
@@ -308,7 +310,7 @@ def solved_point(kind, observables="ZZ", batch=40, max_steps=50):
     inputs = rng.normal(size=(batch, template.num_features))
     bound = exact_evaluator(template, injection).bind(rng.uniform(-2, 2, 5))
     problem, fresh = bound.map(inputs), bound.map(inputs)
-    solution = solve(problem, Newton(max_halvings=2, max_steps=max_steps), on_failure="accept")
+    solution = solve(problem, Newton(max_shortenings=2, max_steps=max_steps), on_failure="accept")
     return problem, fresh, solution
 
 
