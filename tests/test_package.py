@@ -47,9 +47,7 @@ def test_import_brings_neither_sklearn_nor_numba_nor_matplotlib(tmp_path):
 
 
 def test_import_takes_little_beyond_qiskit(tmp_path):
-    code = (
-        "import time, qiskit\nstart = time.perf_counter()\nimport qiskit_qdeq\nprint(time.perf_counter() - start)"
-    )
+    code = "import time, qiskit\nstart = time.perf_counter()\nimport qiskit_qdeq\nprint(time.perf_counter() - start)"
     done = run_python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.5
@@ -85,10 +83,7 @@ def test_module_is_short_documented_and_runs_no_hidden_code(path):
     assert ast.get_docstring(tree)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     imports = {
-        alias.name.split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     } | {
         (node.module or "").split(".")[0]
         for node in ast.walk(tree)
