@@ -45,6 +45,14 @@ def publish(figures: Mapping[str, Any], file: str | None) -> None:
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds per call, the functions called in turn so that a drifting machine is fair to all of them."""
+    from qiskit_qdeq.evaluation.threads import one_blas_thread
+
+    # what the trainer does for a whole run
+    with one_blas_thread():
+        return _interleaved(functions, rounds)
+
+
+def _interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()

@@ -10,6 +10,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Solver
+from qiskit_qdeq.evaluation.threads import one_blas_thread
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.direct import direct_pass
 from qiskit_qdeq.model import QDEQModel
@@ -79,6 +80,13 @@ def predict(
         raise InputError(f"parameters must have shape ({model.num_parameters},), got {parameters.shape}")
     if not np.isfinite(parameters).all():
         raise InputError("parameters must be finite")
+    with one_blas_thread():
+        return _predict(model, parameters, inputs, solver, layers, on_failure)
+
+
+def _predict(
+    model: QDEQModel, parameters: Array, inputs: Array, solver: Solver | None, layers: int, on_failure: str
+) -> Prediction:
     weights, matrix, bias = model.split(parameters)
     bound = model.evaluator.bind(weights)
     parts: list[tuple[Array, Solution]] = []

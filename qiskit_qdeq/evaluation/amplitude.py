@@ -21,6 +21,7 @@ from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic
+from qiskit_qdeq.evaluation.threads import matmul
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -70,7 +71,7 @@ class BoundAmplitude:
         """V, 2 Re w_k† M_j V and Pᵀ one below the other: times xᵀ they are V x, B and Pᵀx in a single product."""
         evaluator = self.evaluator
         moved = evaluator.states.each(self.injected).reshape(len(self.matrix), -1)
-        mixed = moved.T @ self.matrix
+        mixed = matmul(moved.T, self.matrix)
         mixed *= 2
         return np.concatenate([self.matrix, mixed, evaluator.injection.T])
 
@@ -103,7 +104,7 @@ class AmplitudeMap:
     @cached_property
     def encoded(self) -> Array:
         """V x, planar (2, 2**n, B)."""
-        product = self.bound.matrix @ self.inputs.T
+        product = matmul(self.bound.matrix, self.inputs.T)
         return product.reshape(2, self.bound.evaluator.program.dim, self.batch)
 
     @cached_property
@@ -120,7 +121,7 @@ class AmplitudeMap:
     def quadratic(self) -> RationalQuadratic:
         """m as a ratio of quadratics in q."""
         states, rows = self.bound.evaluator.states, len(self.bound.matrix)
-        product = self.bound.stacked @ self.inputs.T
+        product = matmul(self.bound.stacked, self.inputs.T)
         self.encoded = product[:rows].reshape(2, rows // 2, self.batch)
         self.overlap = product[-self.num_states :]
         return RationalQuadratic(
@@ -156,7 +157,7 @@ class AmplitudeMap:
         """∂L/∂θ of the sum of the terms; see the module's formula."""
         columns, injected = self._output_cotangents(terms)
         flat = columns.reshape(len(self.bound.matrix), self.batch)
-        total = flat @ self.inputs
+        total = matmul(flat, self.inputs)
         if injected is not None:
             total += injected @ self.bound.evaluator.injection.T
         for term in terms:
@@ -297,7 +298,7 @@ class AmplitudePoint:
         scale = np.vecdot(cotangent, self.features) / self.norm
         if len(flat) > _FUSED_LIMIT:
             adjoint = solve_adjoint(self.jacobian, self._state_cotangent(flat, scale))
-            pattern = states.table.T @ (adjoint.T / self.norm)
+            pattern = matmul(states.table.T, adjoint.T / self.norm)
             pulled += self.columns * pattern
             return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
         adjoint = np.empty_like(self.state)

@@ -19,6 +19,7 @@ from qiskit_qdeq.evaluation.lanes import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.threads import matmul
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -79,7 +80,7 @@ class BoundColumns:
         """U times planar columns (2, 2**n, C)."""
         if self.unitary is None:
             return self.program.apply(columns.copy())
-        product = self._real_unitary @ columns.reshape(len(self._real_unitary), columns.shape[2])
+        product = matmul(self._real_unitary, columns.reshape(len(self._real_unitary), columns.shape[2]))
         return product.reshape(columns.shape)
 
     def pull_back(self, encoded: Array, outputs: Array, cotangents: Array) -> Array:

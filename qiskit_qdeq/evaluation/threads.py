@@ -1,16 +1,28 @@
-"""Which columns go to which thread, so that a result never depends on how many threads there are."""
+"""Which part of the work goes to which thread, so that a result never depends on how many threads there are.
+
+Large loops and products are cut into parts by their size alone and run on one pool. BLAS is kept to one thread meanwhile
+(`one_blas_thread`): its own threads spin for a while after each product and would fight the pool for the processors.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
 #: Amplitudes below which starting a thread costs more than it saves.
 _SMALL = 1 << 14
+#: Multiplications of a product below which the same holds.
+_SMALL_PRODUCT = 1 << 22
 #: Parts are cut by size alone, never by the number of threads: partial sums are then added in one fixed order.
 _PARTS = 4
 
@@ -40,6 +52,28 @@ def run_parts(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) ->
         return
     for future in [_pool(os.getpid(), threads).submit(function, *arguments) for arguments in work]:
         future.result()
+
+
+def matmul(left: Array, right: Array) -> Array:
+    """left @ right, (m, k) and (k, n), rows of `left` in parts where the product is large."""
+    rows, inner = left.shape
+    if rows * inner * right.shape[1] < _SMALL_PRODUCT or rows < 2 * _PARTS:
+        return left @ right
+    out = np.empty((rows, right.shape[1]), dtype=np.result_type(left, right))
+    edges = [round(part * rows / _PARTS) for part in range(_PARTS + 1)]
+    run_parts(lambda a, b: np.matmul(left[a:b], right, out=out[a:b]), pairwise(edges))
+    return out
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """A context in which BLAS uses one thread; for entry points, since entering takes some microseconds."""
+    context: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
+    return context
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qiskit_qdeq.evaluation.threads import one_blas_thread
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.inference import evaluate, predict
 from qiskit_qdeq.model import QDEQModel
@@ -188,6 +189,19 @@ class Trainer:
             ConvergenceError: if loss or gradient stop being finite; the last checkpoint is kept.
             CheckpointError: if a checkpoint cannot be written.
         """
+        with one_blas_thread():
+            self._run()
+        state = self.state
+        return TrainingResult(
+            state.best_parameters.copy(),
+            state.parameters.copy(),
+            state.history,
+            state.best_epoch,
+            state.step,
+            state.stopped,
+        )
+
+    def _run(self) -> None:
         started = time.perf_counter()
         while self.state.step < self.total_steps and not self.state.stopped:
             step_started = time.perf_counter()
@@ -201,15 +215,6 @@ class Trainer:
                     callback.on_epoch(self, record)
             elif self.checkpoint_every and self.state.step % self.checkpoint_every == 0:
                 self.save()
-        state = self.state
-        return TrainingResult(
-            state.best_parameters.copy(),
-            state.parameters.copy(),
-            state.history,
-            state.best_epoch,
-            state.step,
-            state.stopped,
-        )
 
     def save(self) -> None:
         """Write the checkpoint, if there is a file for it."""
