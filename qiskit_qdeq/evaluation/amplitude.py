@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.evaluation import kernels
 from qiskit_qdeq.evaluation.lanes import lane_kernels, padded, solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic
-from qiskit_qdeq.evaluation.threads import matmul
+from qiskit_qdeq.evaluation.threads import matmul, run_parts, split_columns
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -299,7 +300,8 @@ class AmplitudePoint:
         if len(flat) > _FUSED_LIMIT:
             adjoint = solve_adjoint(self.jacobian, self._state_cotangent(flat, scale))
             pattern = matmul(states.table.T, adjoint.T / self.norm)
-            pulled += self.columns * pattern
+            rows = split_columns(source.batch, len(pattern))
+            run_parts(kernels.add_product, [(pulled, self.columns, pattern, *part) for part in rows])
             return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
         adjoint = np.empty_like(self.state)
         lane_kernels(source.num_states).backward(

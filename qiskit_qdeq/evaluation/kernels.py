@@ -292,13 +292,32 @@ def gate_gradients(starts, kinds, angles, constants, generators, projectors, pre
 def walsh_hadamard(values, first, last):  # type: ignore[no-untyped-def]
     """values (2**n, columns) <- Σ_s (-1)^{s·t} values[s] on columns first..last, in place: every Z correlator at once."""
     dim = values.shape[0]
-    half = 1
-    while half < dim:
-        for start in range(0, dim, 2 * half):
-            for i in range(start, start + half):
-                for c in range(first, last):
-                    x = values[i, c]
-                    y = values[i + half, c]
-                    values[i, c] = x + y
-                    values[i + half, c] = x - y
-        half *= 2
+    # a few columns at a time, side by side: rows of the whole array lie a power of two apart and share cache sets
+    buf = np.empty((dim, CHUNK), values.dtype)
+    for start in range(first, last, CHUNK):
+        width = min(CHUNK, last - start)
+        for i in range(dim):
+            for c in range(width):
+                buf[i, c] = values[i, start + c]
+        half = 1
+        while half < dim:
+            for block in range(0, dim, 2 * half):
+                for i in range(block, block + half):
+                    for c in range(width):
+                        x = buf[i, c]
+                        y = buf[i + half, c]
+                        buf[i, c] = x + y
+                        buf[i + half, c] = x - y
+            half *= 2
+        for i in range(dim):
+            for c in range(width):
+                values[i, start + c] = buf[i, c]
+
+
+@numba.njit(**_JIT)  # type: ignore[misc]
+def add_product(total, columns, pattern, first, last):  # type: ignore[no-untyped-def]
+    """total += columns ⊙ pattern on rows first..last of planar columns, without a temporary array."""
+    for part in range(2):
+        for i in range(first, last):
+            for c in range(pattern.shape[1]):
+                total[part, i, c] += columns[part, i, c] * pattern[i, c]

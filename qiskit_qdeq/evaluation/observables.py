@@ -110,6 +110,8 @@ class _Group:
                 )
                 self._parts.append((np.array([z for z, _ in chosen]), coefficients.astype(dtype), odd))
         size = sum(len(masks) for masks, _, _ in self._parts) * dim
+        #: Whether observable f is just string f, so that the mixing product can be left out.
+        self._single = [np.array_equal(mix, np.eye(*mix.shape)) for _, mix, _ in self._parts]
         self._use_transform = size > _TABLE_LIMIT
         self._tables = [] if self._use_transform else [self.table(part) for part in range(len(self._parts))]
         self._order = np.arange(dim) ^ flip
@@ -133,7 +135,7 @@ class _Group:
                 density = -(re_flip * im - im_flip * re) if odd else re_flip * re + im_flip * im
             if self._use_transform:
                 _transform(density)
-                values = coefficients @ density[masks]
+                values = density[masks] if self._single[part] else coefficients @ density[masks]
             else:
                 values = self._tables[part] @ density
             total = values if total is None else total + values
@@ -145,7 +147,7 @@ class _Group:
         for part, (masks, coefficients, odd) in enumerate(self._parts):
             if self._use_transform:
                 pattern = np.zeros((self._dim, states.shape[2]), dtype=states.dtype)
-                pattern[masks] = coefficients.T @ weights
+                pattern[masks] = weights if self._single[part] else coefficients.T @ weights
                 _transform(pattern)
             else:
                 pattern = self._tables[part].T @ weights
