@@ -45,10 +45,10 @@ def publish(figures: Mapping[str, Any], file: str | None) -> None:
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds per call, the functions called in turn so that a drifting machine is fair to all of them."""
-    from qiskit_qdeq.evaluation.threads import one_blas_thread
+    from qiskit_qdeq.evaluation.threads import compute_context
 
     # what the trainer does for a whole run
-    with one_blas_thread():
+    with compute_context():
         return _interleaved(functions, rounds)
 
 

@@ -28,11 +28,11 @@ def our_step(setting: str, dtype: str) -> Step:
 
 
 def timed(step: Step, count: int) -> list[float]:
-    from qiskit_qdeq.evaluation.threads import one_blas_thread
+    from qiskit_qdeq.evaluation.threads import compute_context
 
     times = []
     # what the trainer does for a whole run
-    with one_blas_thread():
+    with compute_context():
         for _ in range(count):
             started = time.perf_counter()
             step()
@@ -59,7 +59,7 @@ def main() -> None:
             ours[dtype] = our_step(setting, dtype)
             ours[dtype]()
             rows[f"qiskit-qdeq {dtype}"] = {"first_step_s": time.perf_counter() - started}
-        slow = setting.endswith("10")
+        count = 10 if setting.endswith("10") else 60
         times: dict[str, list[float]] = {name: [] for name in rows}
         # one peer at a time is kept warm, so that idle peers take neither memory nor processors
         for peer in options.peers:
@@ -67,9 +67,12 @@ def main() -> None:
                 process.time(3)
                 times[peer] = []
                 for _ in range(options.turns):
-                    times[peer] += process.time(5 if slow else 40)
+                    # a stack's idle threads spin for a while before they sleep: let them, before the other's turn
+                    time.sleep(0.5)
+                    times[peer] += process.time(count)
                     for dtype, step in ours.items():
-                        times[f"qiskit-qdeq {dtype}"] += timed(step, 5 if slow else 40)
+                        time.sleep(0.5)
+                        times[f"qiskit-qdeq {dtype}"] += timed(step, count)
                 rows[peer] = {"first_step_s": process.initial["first_step_s"]}
         for name, values in times.items():
             rows[name] |= {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -10,7 +10,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Solver
-from qiskit_qdeq.evaluation.threads import one_blas_thread
+from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.direct import direct_pass
 from qiskit_qdeq.model import QDEQModel
@@ -80,7 +80,7 @@ def predict(
         raise InputError(f"parameters must have shape ({model.num_parameters},), got {parameters.shape}")
     if not np.isfinite(parameters).all():
         raise InputError("parameters must be finite")
-    with one_blas_thread():
+    with compute_context():
         return _predict(model, parameters, inputs, solver, layers, on_failure)
 
 

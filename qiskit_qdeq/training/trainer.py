@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.threads import one_blas_thread
+from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.inference import evaluate, predict
 from qiskit_qdeq.model import QDEQModel
@@ -189,7 +189,7 @@ class Trainer:
             ConvergenceError: if loss or gradient stop being finite; the last checkpoint is kept.
             CheckpointError: if a checkpoint cannot be written.
         """
-        with one_blas_thread():
+        with compute_context():
             self._run()
         state = self.state
         return TrainingResult(
