@@ -45,7 +45,9 @@ def main() -> None:
 
     parser = command_line(__doc__ or "")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
-    parser.add_argument("--peers", nargs="+", default=list(PEERS[1:]), choices=PEERS, help="all but PennyLane, for time")
+    parser.add_argument(
+        "--peers", nargs="+", default=list(PEERS[1:]), choices=PEERS, help="all but PennyLane, for time"
+    )
     parser.add_argument("--venv", type=Path, default=default_venv(), help="environment of the peers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5, help="turns of every stack")

@@ -16,9 +16,7 @@ VECTORS = st.integers(1, 20).flatmap(lambda size: arrays(np.float64, size, eleme
 
 def encoded_state(encoder: AmplitudeEncoder, inputs: np.ndarray) -> np.ndarray:
     angles = encoder.angles(inputs[None])[0]
-    return Statevector(
-        encoder.circuit.assign_parameters(dict(zip(encoder.parameters, angles, strict=True)))
-    ).data
+    return Statevector(encoder.circuit.assign_parameters(dict(zip(encoder.parameters, angles, strict=True)))).data
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
@@ -46,9 +44,7 @@ def test_every_signed_basis_state_is_prepared(index, sign):
 
 @pytest.mark.parametrize("value", [2.0, -2.0])
 def test_a_single_feature_becomes_the_sign_of_the_ground_state(value):
-    np.testing.assert_allclose(
-        encoded_state(AmplitudeEncoder(1), np.array([value])), [np.sign(value), 0], atol=1e-15
-    )
+    np.testing.assert_allclose(encoded_state(AmplitudeEncoder(1), np.array([value])), [np.sign(value), 0], atol=1e-15)
 
 
 def test_qubits_beyond_the_amplitudes_stay_in_zero():
@@ -68,9 +64,7 @@ def test_angles_do_not_depend_on_the_length_even_at_the_ends_of_the_number_range
         np.testing.assert_allclose(jacobian, encoder.angles_jacobian(inputs), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("num_features", "num_qubits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (100, 7)]
-)
+@pytest.mark.parametrize(("num_features", "num_qubits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (100, 7)])
 def test_the_circuit_has_one_ry_per_angle_and_the_fewest_cz(num_features, num_qubits):
     encoder = AmplitudeEncoder(num_features)
     assert encoder.num_qubits == num_qubits

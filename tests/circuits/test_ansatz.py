@@ -14,10 +14,7 @@ from qiskit_qdeq.exceptions import InputError
 def gates(circuit):
     """List (name, wires) per instruction."""
     last = circuit.num_qubits - 1
-    return [
-        (item.operation.name, *(last - circuit.find_bit(qubit).index for qubit in item.qubits))
-        for item in circuit
-    ]
+    return [(item.operation.name, *(last - circuit.find_bit(qubit).index for qubit in item.qubits)) for item in circuit]
 
 
 def weights_in_order_of_gates(circuit):
@@ -64,9 +61,7 @@ def test_fixed_extra_angles_are_the_trained_ones_bound(num_qubits):
     values = np.random.default_rng(0).normal(size=fixed.num_parameters)
     bound_fixed = fixed.assign_parameters(values)
     bound_trained = trained.assign_parameters(np.concatenate([values, extra]))
-    assert [item.operation.params for item in bound_fixed] == [
-        item.operation.params for item in bound_trained
-    ]
+    assert [item.operation.params for item in bound_fixed] == [item.operation.params for item in bound_trained]
     assert gates(bound_fixed) == gates(bound_trained)
 
 
@@ -109,12 +104,8 @@ def test_a_random_ansatz_closes_with_the_groups_whose_wires_exist(num_qubits, gr
 
 def test_a_random_ansatz_draws_every_kind_of_gate_on_every_wire():
     drawn = gates(random_ansatz(3, num_gates=400, seed=0))
-    assert {gate for gate in drawn if len(gate) == 2} == {
-        (k, w) for k in ("rx", "ry", "rz") for w in range(3)
-    }
-    assert {gate[1:] for gate in drawn if gate[0] == "cx"} == {
-        (a, b) for a in range(3) for b in range(3) if a != b
-    }
+    assert {gate for gate in drawn if len(gate) == 2} == {(k, w) for k in ("rx", "ry", "rz") for w in range(3)}
+    assert {gate[1:] for gate in drawn if gate[0] == "cx"} == {(a, b) for a in range(3) for b in range(3) if a != b}
     share = np.mean([gate[0] == "cx" for gate in drawn])
     assert 0.15 < share < 0.35
 

@@ -33,9 +33,7 @@ def kron_state(axes, wires, num_qubits, inputs):
 
 def circuit_state(encoder, inputs):
     angles = encoder.angles(inputs[None])[0]
-    return Statevector(
-        encoder.circuit.assign_parameters(dict(zip(encoder.parameters, angles, strict=True)))
-    ).data
+    return Statevector(encoder.circuit.assign_parameters(dict(zip(encoder.parameters, angles, strict=True)))).data
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
@@ -47,9 +45,7 @@ def test_an_angle_encoder_prepares_the_product_of_its_rotations(data):
     wires = data.draw(st.lists(st.integers(0, num_qubits - 1), min_size=size, max_size=size))
     inputs = np.array(data.draw(st.lists(st.floats(-7, 7), min_size=size, max_size=size)))
     encoder = AngleEncoder(axes, wires, num_qubits)
-    np.testing.assert_allclose(
-        circuit_state(encoder, inputs), kron_state(axes, wires, num_qubits, inputs), atol=1e-13
-    )
+    np.testing.assert_allclose(circuit_state(encoder, inputs), kron_state(axes, wires, num_qubits, inputs), atol=1e-13)
 
 
 def test_the_product_axes_tell_the_rotations_as_integers():
@@ -67,9 +63,7 @@ def test_encoders_without_product_state_say_so():
 
 def test_the_layout_of_the_paper_for_four_qubits():
     encoder = AngleEncoder.paper(4)
-    layout = [
-        (item.operation.name, 3 - encoder.circuit.find_bit(item.qubits[0]).index) for item in encoder.circuit
-    ]
+    layout = [(item.operation.name, 3 - encoder.circuit.find_bit(item.qubits[0]).index) for item in encoder.circuit]
     assert layout == [(name, wire) for name in ("ry", "rz", "rx", "ry") for wire in range(4)]
 
 
@@ -80,9 +74,7 @@ def test_the_layout_of_the_paper_for_ten_qubits_sees_seven_sums_only():
     sums = np.zeros(100)
     sums[::10] = inputs.reshape(10, 10).sum(axis=1)
     sums[[20, 50, 80]] = rng.normal(size=3)
-    assert abs(np.vdot(circuit_state(encoder, inputs), circuit_state(encoder, sums))) == pytest.approx(
-        1, abs=1e-12
-    )
+    assert abs(np.vdot(circuit_state(encoder, inputs), circuit_state(encoder, sums))) == pytest.approx(1, abs=1e-12)
     assert [item.operation.name for item in encoder.circuit][::10] == ["ry", "rx", "rz"] * 3 + ["ry"]
 
 

@@ -23,9 +23,7 @@ def test_expectation_values_at_z_plus_x_are_those_of_the_authors_program(case, t
     extra = reference["extra_angles"]
     ansatz = paper_ansatz(num_qubits) if train_extra else paper_ansatz(num_qubits, False, extra)
     weights = np.array(reference["theta"] + (extra if train_extra else []))
-    encoder = (
-        AmplitudeEncoder(num_qubits**2, num_qubits) if kind == "amplitude" else AngleEncoder.paper(num_qubits)
-    )
+    encoder = AmplitudeEncoder(num_qubits**2, num_qubits) if kind == "amplitude" else AngleEncoder.paper(num_qubits)
     template = CircuitTemplate(encoder, ansatz)
     for z, x, expected in zip(reference["z"], reference["x"], reference["expval_z"], strict=True):
         state = Statevector(template.bind(np.array(z) + np.array(x), weights))

@@ -61,15 +61,9 @@ def test_binding_is_encoding_followed_by_the_ansatz(template, values):
     encoder = template.encoder
     angles = encoder.angles(inputs)
     for sample, row in zip(inputs, angles, strict=True):
-        state = Statevector(
-            encoder.circuit.assign_parameters(dict(zip(encoder.parameters, row, strict=True)))
-        )
-        expected = state.evolve(
-            template.ansatz.assign_parameters(dict(zip(template.weights, weights, strict=True)))
-        )
-        np.testing.assert_allclose(
-            Statevector(template.bind(sample, weights)).data, expected.data, atol=1e-12
-        )
+        state = Statevector(encoder.circuit.assign_parameters(dict(zip(encoder.parameters, row, strict=True))))
+        expected = state.evolve(template.ansatz.assign_parameters(dict(zip(template.weights, weights, strict=True))))
+        np.testing.assert_allclose(Statevector(template.bind(sample, weights)).data, expected.data, atol=1e-12)
 
 
 def test_parameter_values_bind_by_position_what_bind_binds_by_name(template, values):
@@ -78,9 +72,7 @@ def test_parameter_values_bind_by_position_what_bind_binds_by_name(template, val
     assert rows.shape == (3, template.circuit.num_parameters)
     for sample, row in zip(inputs, rows, strict=True):
         by_position = Statevector(template.circuit.assign_parameters(row))
-        np.testing.assert_allclose(
-            by_position.data, Statevector(template.bind(sample, weights)).data, atol=1e-14
-        )
+        np.testing.assert_allclose(by_position.data, Statevector(template.bind(sample, weights)).data, atol=1e-14)
 
 
 def test_an_estimator_takes_circuit_observables_and_parameter_values(template, values):
@@ -146,9 +138,7 @@ def test_composite_gates_are_counted_by_their_one_and_two_qubit_gates():
     ansatz.crx(Parameter("w"), 0, 1)
     template = CircuitTemplate(encoder, ansatz)
     assert template.two_qubit_gates == 2 + 2 + 6 + 1
-    flat = transpile(
-        template.circuit, basis_gates=["h", "t", "tdg", "ry", "cx", "cz", "crx"], optimization_level=0
-    )
+    flat = transpile(template.circuit, basis_gates=["h", "t", "tdg", "ry", "cx", "cz", "crx"], optimization_level=0)
     assert template.depth == flat.depth()
 
 
@@ -244,8 +234,7 @@ def test_an_ansatz_object_brings_its_weight_order():
 def test_the_text_and_html_pictures_name_the_parts():
     template = CircuitTemplate(AmplitudeEncoder(4), hardware_efficient_ansatz(2, 1))
     assert repr(template) == (
-        "CircuitTemplate(AmplitudeEncoder(num_features=4, num_qubits=2), 6 weights, "
-        "2 state and 3 readout observables)"
+        "CircuitTemplate(AmplitudeEncoder(num_features=4, num_qubits=2), 6 weights, 2 state and 3 readout observables)"
     )
     html = template._repr_html_()
     assert "<th>two-qubit gates</th><td>2</td>" in html

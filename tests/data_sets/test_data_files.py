@@ -96,9 +96,7 @@ def test_missing_places_and_files_name_what_was_looked_for(tmp_path, idx_folder)
     with pytest.raises(DataFileError, match=f"y_train is missing; looked for {names}"):
         load(idx_folder)
     (idx_folder / "empty").mkdir()
-    with pytest.raises(
-        DataFileError, match=r"train-images-idx3-ubyte, .*t10k-labels-idx1-ubyte, with or without"
-    ):
+    with pytest.raises(DataFileError, match=r"train-images-idx3-ubyte, .*t10k-labels-idx1-ubyte, with or without"):
         load(idx_folder / "empty")
 
 
@@ -184,9 +182,7 @@ def test_wrong_arrays_name_file_and_key(tmp_path, arrays, key, change, message):
 def test_a_missing_key_is_named_with_the_keys_present(tmp_path, arrays):
     del arrays["y_test"]
     np.savez(tmp_path / "mnist.npz", **arrays)
-    with pytest.raises(
-        DataFileError, match=r"key 'y_test': missing; the archive holds x_train, y_train, x_test"
-    ):
+    with pytest.raises(DataFileError, match=r"key 'y_test': missing; the archive holds x_train, y_train, x_test"):
         load(tmp_path)
 
 
@@ -213,18 +209,14 @@ def test_damage_anywhere_in_an_archive_is_found_or_harmless(tmp_path, arrays, co
 def test_a_broken_deflate_stream_is_refused(tmp_path, arrays):
     path = write_npz(tmp_path / "mnist.npz", arrays)
     content = bytearray(path.read_bytes())
-    content[30 + len("x_train.npy")] = (
-        0xFF  # first byte after the local header: a block type that does not exist
-    )
+    content[30 + len("x_train.npy")] = 0xFF  # first byte after the local header: a block type that does not exist
     path.write_bytes(bytes(content))
     with pytest.raises(DataFileError, match=r"key 'x_train': damaged or unreadable: .*invalid block type"):
         load(path)
 
 
 def test_a_member_larger_than_its_array_is_refused_before_it_is_unpacked(tmp_path, arrays):
-    path = write_npz(
-        tmp_path / "mnist.npz", arrays | {"x_train": npy_bytes(arrays["x_train"]) + bytes(50_000_000)}
-    )
+    path = write_npz(tmp_path / "mnist.npz", arrays | {"x_train": npy_bytes(arrays["x_train"]) + bytes(50_000_000)})
     tracemalloc.start()
     try:
         with pytest.raises(DataFileError, match="key 'x_train': header declares"):

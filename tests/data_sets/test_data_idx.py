@@ -17,9 +17,7 @@ IDX_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32
 
 
 def encode_idx(array):
-    header = bytes([0, 0, IDX_CODES[array.dtype.name], array.ndim]) + struct.pack(
-        f">{array.ndim}I", *array.shape
-    )
+    header = bytes([0, 0, IDX_CODES[array.dtype.name], array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
@@ -99,9 +97,7 @@ def test_a_flipped_byte_in_a_gzip_stream_never_changes_the_array(tmp_path):
 def test_a_wrong_gzip_checksum_is_reported_at_the_end_of_the_content(tmp_path):
     stream = bytearray(gzip.compress(encode_idx(SMALL), mtime=0))
     stream[-8] ^= 1
-    with pytest.raises(
-        DataFileError, match=r"gzip stream damaged after byte 28 of its content: CRC check failed"
-    ):
+    with pytest.raises(DataFileError, match=r"gzip stream damaged after byte 28 of its content: CRC check failed"):
         read_idx(write(tmp_path, bytes(stream)))
 
 

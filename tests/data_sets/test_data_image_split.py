@@ -90,10 +90,7 @@ def test_default_classes_depend_on_data_set_and_qubits(idx_folder):
 def test_cifar_takes_gray_colour_and_resized_images(tmp_path, arrays):
     rng = np.random.default_rng(0)
     for shape in ((32, 32), (32, 32, 3), (28, 28)):
-        images = {
-            f"x_{side}": rng.integers(0, 256, (count, *shape))
-            for side, count in (("train", 60), ("test", 30))
-        }
+        images = {f"x_{side}": rng.integers(0, 256, (count, *shape)) for side, count in (("train", 60), ("test", 30))}
         np.savez(tmp_path / "cifar10.npz", **(arrays | images))
         split = load_image_split("cifar10", tmp_path, num_qubits=10)
         np.testing.assert_array_equal(split.x_test, image_features(images["x_test"], 10))
@@ -103,12 +100,8 @@ def test_cifar_takes_gray_colour_and_resized_images(tmp_path, arrays):
 
 
 def test_load_split_hands_every_argument_to_the_loader(idx_folder):
-    ours = load_split(
-        "mnist", data_dir=idx_folder, classes=(4, 1), num_qubits=10, seed=3, limit=4, limit_train=6
-    )
-    direct = load_image_split(
-        "mnist", idx_folder, classes=(4, 1), num_qubits=10, seed=3, limit=4, limit_train=6
-    )
+    ours = load_split("mnist", data_dir=idx_folder, classes=(4, 1), num_qubits=10, seed=3, limit=4, limit_train=6)
+    direct = load_image_split("mnist", idx_folder, classes=(4, 1), num_qubits=10, seed=3, limit=4, limit_train=6)
     for part in ("x_train", "y_train", "x_valid", "x_test"):
         np.testing.assert_array_equal(getattr(ours, part), getattr(direct, part))
     default = load_split("mnist", data_dir=idx_folder)
@@ -214,7 +207,5 @@ def test_without_a_network_the_error_says_how_to_use_local_files(monkeypatch, er
         raise error
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    with pytest.raises(
-        InputError, match=r"fashion_mnist could not be downloaded .*--data-dir on the command line"
-    ):
+    with pytest.raises(InputError, match=r"fashion_mnist could not be downloaded .*--data-dir on the command line"):
         load_image_split("fashion_mnist")

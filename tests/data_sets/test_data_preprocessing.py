@@ -80,16 +80,12 @@ def test_bilinear_resize_matches_values_worked_by_hand():
     # 2 -> 4: positions -0.25 (held at 0), 0.25, 0.75 and 1.25 (held at 1).
     np.testing.assert_allclose(resize_bilinear([[0], [4]], (4, 1)), [[0], [1], [3], [4]])
     # 3 -> 2 in both directions: positions 0.25 and 1.75.
-    np.testing.assert_allclose(
-        resize_bilinear([[0, 4, 8], [16, 20, 24], [32, 36, 40]], (2, 2)), [[5, 11], [29, 35]]
-    )
+    np.testing.assert_allclose(resize_bilinear([[0, 4, 8], [16, 20, 24], [32, 36, 40]], (2, 2)), [[5, 11], [29, 35]])
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
-def test_bilinear_resize_reads_the_neighbours_of_each_pixel_centre(
-    height, width, new_height, new_width, seed
-):
+def test_bilinear_resize_reads_the_neighbours_of_each_pixel_centre(height, width, new_height, new_width, seed):
     image = np.random.default_rng(seed).normal(size=(height, width))
     rows = (np.arange(new_height) + 0.5) * height / new_height - 0.5
     columns = (np.arange(new_width) + 0.5) * width / new_width - 0.5
@@ -126,9 +122,7 @@ def test_features_are_the_papers_for_every_image_of_a_batch_larger_than_a_block(
     images = np.random.default_rng(3).integers(0, 256, (2100, 28, 28), dtype=np.uint8)
     features = image_features(images, num_qubits)
     for position in (0, 1023, 1024, 2047, 2048, 2099):
-        np.testing.assert_allclose(
-            features[position], features_by_loop(images[position], num_qubits), atol=1e-13
-        )
+        np.testing.assert_allclose(features[position], features_by_loop(images[position], num_qubits), atol=1e-13)
 
 
 def test_features_at_four_qubits_see_the_top_left_24_pixels_only():

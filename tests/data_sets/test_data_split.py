@@ -96,12 +96,8 @@ def test_digit_features_are_the_normalized_pixels_with_their_labels(size):
     for image, target in zip(digits.images, digits.target, strict=True):
         if target in (9, 1, 4):
             step = 8 // size
-            pixels = [
-                image[r : r + step, c : c + step].mean() for r in range(0, 8, step) for c in range(0, 8, step)
-            ]
-            expected.append(
-                ((*np.round((np.array(pixels) / 16 - 0.1307) / 0.3081, 9),), (9, 1, 4).index(target))
-            )
+            pixels = [image[r : r + step, c : c + step].mean() for r in range(0, 8, step) for c in range(0, 8, step)]
+            expected.append(((*np.round((np.array(pixels) / 16 - 0.1307) / 0.3081, 9),), (9, 1, 4).index(target)))
     found = [
         ((*np.round(x, 9),), int(y))
         for part in PARTS

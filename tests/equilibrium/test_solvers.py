@@ -254,7 +254,9 @@ def test_newton_counts_and_traces_a_stalled_sample_the_same_way_with_and_without
     """With one shortening allowed, a sample whose full step does not lower the residual stalls at once."""
     for seed in range(200):
         problem, _, _ = draw_problem(build_model("amplitude", state_scale=2.5), 20, seed)
-        found = solve(without_closed_form(problem) if opened else problem, Newton(max_shortenings=1), on_failure="accept")
+        found = solve(
+            without_closed_form(problem) if opened else problem, Newton(max_shortenings=1), on_failure="accept"
+        )
         stalled = np.flatnonzero(found.status == Status.STALLED)
         if len(stalled):
             break

@@ -326,7 +326,9 @@ def test_the_point_at_a_solution_is_the_point_at_its_state_whatever_the_status(k
         assert relative_error(getattr(kept, name), getattr(plain, name)) < 1e-9, name
     assert relative_error(kept.pull_features(cotangent), plain.pull_features(cotangent)) < 1e-9
     well = np.linalg.cond(np.eye(3) - plain.jacobian) < 1e4
-    assert relative_error(kept.implicit_term(cotangent).values[well], plain.implicit_term(cotangent).values[well]) < 1e-7
+    assert (
+        relative_error(kept.implicit_term(cotangent).values[well], plain.implicit_term(cotangent).values[well]) < 1e-7
+    )
 
 
 @pytest.mark.parametrize("kind", ["padded", "angle"])

@@ -172,11 +172,7 @@ def test_every_single_flipped_bit_is_noticed(saved):
     load_checkpoint(saved)
 
 
-@given(
-    edits=st.lists(
-        st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=12)), min_size=1, max_size=4
-    )
-)
+@given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=12)), min_size=1, max_size=4))
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_overwritten_stretches_never_load_as_something_else(edits, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "edited.safetensors"

@@ -9,9 +9,7 @@ from qiskit_qdeq.visualization import plot_confusion
 
 
 def cells(figure):
-    return {
-        (round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in figure.axes[0].texts
-    }
+    return {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in figure.axes[0].texts}
 
 
 def test_cells_hold_counts_and_shares_of_the_true_class():

@@ -31,9 +31,7 @@ def record(epoch, **changes):
 
 
 def direct(epoch):
-    return record(
-        epoch, residual=0.0, max_residual=0.0, solver_steps=0.0, unconverged=0.0, valid_residual=0.3
-    )
+    return record(epoch, residual=0.0, max_residual=0.0, solver_steps=0.0, unconverged=0.0, valid_residual=0.3)
 
 
 def panel(figure, title):

@@ -40,9 +40,7 @@ def test_the_median_keeps_the_last_residual_of_samples_that_stopped():
 def test_a_sample_that_was_lost_counts_as_infinite_in_the_median():
     lost, fine = int(Status.NOT_FINITE), int(Status.CONVERGED)
     found = solution([[1, nan, nan], [1, nan, nan], [1, 0.1, 0.01]], [lost, lost, fine])
-    np.testing.assert_array_equal(
-        lines(plot_residual_traces({"picard": found}).axes[0], "median")[0], [1, nan, nan]
-    )
+    np.testing.assert_array_equal(lines(plot_residual_traces({"picard": found}).axes[0], "median")[0], [1, nan, nan])
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)
@@ -52,8 +50,7 @@ def test_the_median_does_not_depend_on_the_order_of_samples(order):
         [[1, 0.1, nan], [2, 1, 0.2], [0.3, nan, nan], [3, 2, 1], [1, 0.4, 0.1]],
     )
     first, second = (
-        lines(plot_residual_traces({"a": solution(rows)}).axes[0], "median")[0]
-        for rows in (trace, trace[list(order)])
+        lines(plot_residual_traces({"a": solution(rows)}).axes[0], "median")[0] for rows in (trace, trace[list(order)])
     )
     np.testing.assert_array_equal(first, second)
 
@@ -119,8 +116,7 @@ def test_the_spectrum_shows_every_eigenvalue_and_the_unit_circle():
     figure = plot_spectrum(np.array([turn, np.diag([2.0, 0.1])]))
     plane = figure.axes[0]
     points = {
-        line.get_label(): set(zip(line.get_xdata(), line.get_ydata().round(12), strict=True))
-        for line in plane.lines
+        line.get_label(): set(zip(line.get_xdata(), line.get_ydata().round(12), strict=True)) for line in plane.lines
     }
     assert points == {"inside": {(0, 0.5), (0, -0.5), (0.1, 0)}, "on or outside": {(2, 0)}}
     circle = next(patch for patch in plane.patches if isinstance(patch, Circle))
