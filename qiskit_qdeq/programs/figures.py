@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solvers import solver
+from qiskit_qdeq.exceptions import MissingExtraError
 from qiskit_qdeq.inference import predict
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.trainer import TrainingResult
 from qiskit_qdeq.visualization import (
+    plot_circuit,
     plot_confusion,
     plot_history,
     plot_residual_traces,
@@ -24,7 +27,10 @@ _SAMPLES = 128
 
 
 def draw_run(folder: Path, model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit) -> None:
-    """Write learning curves, residual traces per solver, spectrum of J and confusion matrix as PNG files."""
+    """Write learning curves, residual traces per solver, spectrum of J, confusion matrix and circuit as PNG files.
+
+    The circuit needs the extra `drawing`, and is left out without it.
+    """
     inputs = model.prepare(split.x_test).astype(model.dtype)
     chosen = None if config.mode == "direct" else config.solver
     found = predict(model, result.parameters, inputs, chosen, layers=config.layers, on_failure="accept")
@@ -41,4 +47,6 @@ def draw_run(folder: Path, model: QDEQModel, config: TrainingConfig, result: Tra
         }
         figures["residual_traces"] = plot_residual_traces(solutions)
         figures["spectrum"] = plot_spectrum(problem.at(found.state[:_SAMPLES]).jacobian)
+    with contextlib.suppress(MissingExtraError):
+        figures["circuit"] = plot_circuit(model.template)
     save_figures(folder, figures)
