@@ -145,18 +145,21 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: (a ValueError) for data or arguments that cannot be used.
         """
+        # whatever fails from here on leaves an unfitted classifier, never old weights with new labels
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
+        self._check_arguments()
         X, labels = self._check_training_data(X, y)
-        self.model_ = self._model(X.shape[1])
+        model = self._model(X.shape[1])
         held_out: tuple[Array, Array] | tuple[None, None] = (None, None)
         if self.validation_fraction:
             X, valid_x, labels, valid_labels = self._hold_out(X, labels)
             held_out = (valid_x, valid_labels)
-        elif self.patience:
-            raise InputError("patience needs samples to judge by: set validation_fraction, for example to 0.1")
         config = self._config(self.epochs, self.schedule, self._seed())
         with ProgressBar(self.verbose) as bar:
-            trainer = Trainer(self.model_, config, X, labels, *held_out, callbacks=[bar])
+            trainer = Trainer(model, config, X, labels, *held_out, callbacks=[bar])
             result = trainer.run()
+        self.model_ = model
         self.parameters_ = result.parameters
         self.history_ = result.history
         self.n_iter_ = len(result.history)
@@ -173,6 +176,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: if `classes` is missing at first, or y holds a label that is not among them.
         """
+        self._check_arguments()
         first = not hasattr(self, "parameters_")
         if first:
             if classes is None:
@@ -219,11 +223,30 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._predict(X)
 
     def _predict(self, X: Any) -> Prediction:
-        check_is_fitted(self)
+        check_is_fitted(self, "parameters_")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = None if self.mode == "direct" else solver(self.solver)
         inputs = self.model_.prepare(X).astype(self.dtype)
         return predict(self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
+
+    def _check_arguments(self) -> None:
+        """What no other part of the package checks under this class's names."""
+        if self.template is not None and not isinstance(self.template, CircuitTemplate):
+            raise InputError(f"template must be a CircuitTemplate, got {self.template!r}")
+        if self.num_qubits is not None and not isinstance(self.num_qubits, int | np.integer):
+            raise InputError(f"num_qubits must be an integer or None, got {self.num_qubits!r}")
+        if self.bias != "auto" and not _is_number(self.bias):
+            raise InputError(f"bias must be a number or 'auto', got {self.bias!r}")
+        if not _is_number(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
+        if self.on_failure not in ("raise", "warn", "accept"):
+            raise InputError(f"on_failure must be 'raise', 'warn' or 'accept', got {self.on_failure!r}")
+        if isinstance(self.random_state, int | np.integer) and self.random_state < 0:
+            raise InputError(f"random_state must be >= 0, got {self.random_state!r}")
+        if self.patience and not self.validation_fraction:
+            raise InputError(
+                f"patience {self.patience!r} needs samples to judge by: set validation_fraction, for example to 0.1"
+            )
 
     def _check_training_data(self, X: Any, y: Any) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, dtype=np.float64)
@@ -237,8 +260,6 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return X, labels
 
     def _hold_out(self, X: Array, labels: Array) -> list[Array]:
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
         parts: list[Array] = train_test_split(
             X, labels, test_size=self.validation_fraction, stratify=labels, random_state=self._seed()
         )
@@ -311,3 +332,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.bias == "auto" and num_features + 1 > 2**self.num_qubits:
             wanted = 0.0
         return self.num_qubits, wanted
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -69,8 +69,8 @@ class QDEQModel:
         dtype: str = "float64",
     ) -> None:
         for name, value in (("state_scale", state_scale), ("bias", bias)):
-            if not np.isfinite(value):
-                raise InputError(f"{name} must be finite, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+                raise InputError(f"{name} must be a finite number, got {value!r}")
         if num_classes < 2:
             raise InputError(f"num_classes must be >= 2, got {num_classes}: one class leaves nothing to learn")
         self.template = template

@@ -299,30 +299,7 @@ BAD = {
     "random_state": [-1, "x", 1.5],
 }
 
-# refused by chance, with a TypeError, under another name, or only when predicting
-NOT_YET = pytest.mark.xfail(strict=True, reason="reported, not yet repaired in the package")
-NOT_YET_REFUSED = [
-    ("num_qubits", "4"),
-    ("template", 3),
-    ("template", "paper"),
-    ("state_scale", "1"),
-    ("bias", "x"),
-    ("bias", None),
-    ("solver", "scipy:brentq"),
-    ("solver", ["newton"]),
-    ("regularization_strength", "1"),
-    ("validation_fraction", "x"),
-    ("on_failure", "ignore"),
-    ("on_failure", None),
-    ("random_state", -1),
-]
-
-
-BAD_ARGUMENTS = [
-    pytest.param(name, value, marks=[NOT_YET] if (name, value) in NOT_YET_REFUSED else [])
-    for name, values in BAD.items()
-    for value in values
-]
+BAD_ARGUMENTS = [pytest.param(name, value) for name, values in BAD.items() for value in values]
 
 
 class TestMistakes:
@@ -370,7 +347,6 @@ class TestMistakes:
         with pytest.raises(NotFittedError):
             getattr(quick(), call)(iris[2])
 
-    @NOT_YET
     def test_failed_fit_leaves_an_unfitted_classifier(self, iris):
         model = quick(epochs=0)
         with pytest.raises(InputError):
@@ -378,7 +354,6 @@ class TestMistakes:
         with pytest.raises(NotFittedError):
             model.predict(iris[2])
 
-    @NOT_YET
     def test_failed_fit_of_a_fitted_classifier_never_mixes_old_weights_with_new_labels(self, iris):
         x, y, x_test, _ = iris
         model = quick().fit(x, y)

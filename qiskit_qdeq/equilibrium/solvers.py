@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.lanes import solve_adjoint
+from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.exceptions import InputError
 
 #: What is left of a Newton step that is shortened once.
@@ -234,14 +234,12 @@ def solver(name: str | Solver, **options: Any) -> Any:
             raise InputError(f"options {sorted(options)} cannot be given beside a solver object")
         return name
     kinds: dict[str, type[Solver]] = {kind.name: kind for kind in (Newton, Broyden, Anderson, Picard)}
-    if isinstance(name, str) and name.startswith("scipy:"):
-        kind: type[Solver] = ScipyRoot
-        options = {"method": name.removeprefix("scipy:"), **options}
-    elif name in kinds:
-        kind = kinds[name]
-    else:
-        known = [*kinds, *(f"scipy:{method}" for method in METHODS)]
+    known = [*kinds, *(f"scipy:{method}" for method in METHODS)]
+    if not isinstance(name, str) or name not in known:
         raise InputError(f"solver must be one of {known}, got {name!r}")
+    kind: type[Solver] = kinds.get(name, ScipyRoot)
+    if kind is ScipyRoot:
+        options = {"method": name.removeprefix("scipy:"), **options}
     allowed = [field.name for field in fields(kind)]
     unknown = sorted(set(options) - set(allowed))
     if unknown:

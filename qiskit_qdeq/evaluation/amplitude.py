@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.evaluation import kernels
-from qiskit_qdeq.evaluation.lanes import lane_kernels, padded, solve_adjoint
+from qiskit_qdeq.evaluation.lanes import lane_kernels
+from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
-from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic
+from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic, padded
 from qiskit_qdeq.evaluation.threads import matmul, run_parts, split_columns
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.evaluation.encodings import Encoding
-from qiskit_qdeq.evaluation.lanes import solve_adjoint
+from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation

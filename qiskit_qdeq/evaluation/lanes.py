@@ -15,11 +15,9 @@ from typing import Any
 import numba
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 LANES = 32
 #: Terms of a product that are added in one vector loop; the rows of C are padded to a multiple of it.
-_BLOCK = 4
+BLOCK = 4
 #: Largest K that is fixed when compiling; beyond it unrolled code takes long to compile and gains nothing.
 _LARGEST_FIXED = 6
 #: Pivot below which elimination without exchanges is not trusted and the system is solved again with them.
@@ -41,23 +39,6 @@ class LaneKernels:
     newton: Callable[..., None]
     solve_adjoint: Callable[..., None]
     backward: Callable[..., None]
-
-
-def padded(quadratic: Array) -> Array:
-    """C (K, K, K) as (K, K, K rounded up to a multiple of the block) in double precision."""
-    size = len(quadratic)
-    width = -(-size // _BLOCK) * _BLOCK
-    out = np.zeros((size, size, width))
-    out[:, :, :size] = quadratic
-    return out
-
-
-def solve_adjoint(jacobian: Array, cotangent: Array) -> Array:
-    """(1 - J_bᵀ)⁻¹ c_b for every sample: (B, K, K), (B, K) -> (B, K); NaN where the matrix is singular."""
-    out = np.empty_like(cotangent)
-    kernels = lane_kernels(cotangent.shape[1])
-    kernels.solve_adjoint(np.ascontiguousarray(jacobian), np.ascontiguousarray(cotangent), out)
-    return out
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
@@ -87,7 +68,7 @@ def _solve_with_pivoting(matrix, rhs):  # type: ignore[no-untyped-def]
 @numba.njit(inline="always")  # type: ignore[misc]
 def _rows(size):  # type: ignore[no-untyped-def]
     """First rows of: a, lin, norm, norm_lin, q, m, jac, slope, lu, rhs, r2, m2, pivot, d; and the number of rows."""
-    width = _width(size)
+    width = -(-size // BLOCK) * BLOCK
     norm_lin = size + size * size + 1
     m = norm_lin + size + width  # q has zero rows up to `width`
     lu = m + size + size * size + size
@@ -96,12 +77,6 @@ def _rows(size):  # type: ignore[no-untyped-def]
         0, size, norm_lin - 1, norm_lin, norm_lin + size, m, m + size, lu - size, lu, r2 - size,
         r2, r2 + 1, r2 + 2, r2 + 3, r2 + 4,
     )  # fmt: skip
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _width(size):  # type: ignore[no-untyped-def]
-    """K rounded up to whole blocks."""
-    return -(-size // _BLOCK) * _BLOCK
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
@@ -140,7 +115,7 @@ def _evaluate(t, quadratic, norm_quad, at_zero, k_):  # type: ignore[no-untyped-
         for k in range(k_):
             for c in range(LANES):
                 t[pivot * LANES + c] = 0.0
-            for block in range(0, 0 if at_zero else _width(k_), _BLOCK):
+            for block in range(0, 0 if at_zero else m - q, BLOCK):
                 c0, c1 = quadratic[j, k, block], quadratic[j, k, block + 1]
                 c2, c3 = quadratic[j, k, block + 2], quadratic[j, k, block + 3]
                 for c in range(LANES):

@@ -111,7 +111,7 @@ class _Group:
                 self._parts.append((np.array([z for z, _ in chosen]), coefficients.astype(dtype), odd))
         size = sum(len(masks) for masks, _, _ in self._parts) * dim
         #: Whether observable f is just string f, so that the mixing product can be left out.
-        self._single = [np.array_equal(mix, np.eye(*mix.shape)) for _, mix, _ in self._parts]
+        self._single = [np.array_equal(mix, np.eye(len(mix))) for _, mix, _ in self._parts]
         self._use_transform = size > _TABLE_LIMIT
         self._tables = [] if self._use_transform else [self.table(part) for part in range(len(self._parts))]
         self._order = np.arange(dim) ^ flip

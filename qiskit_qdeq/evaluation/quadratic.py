@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.lanes import LANES, lane_kernels
+from qiskit_qdeq.evaluation.lanes import BLOCK, LANES, lane_kernels
 from qiskit_qdeq.evaluation.threads import run_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +27,7 @@ class RationalQuadratic:
     Attributes:
         constant: a, (K, B).
         linear: B, (K · K, B).
-        quadratic: C, (K, K, K), C_j symmetric, as `lanes.padded` returns it.
+        quadratic: C, (K, K, K), C_j symmetric, as `padded` returns it.
         norm: xᵀx, (B,).
         norm_linear: 2 xᵀP, (K, B).
         norm_quadratic: PᵀP, (K, K).
@@ -114,3 +114,12 @@ def lane_ranges(batch: int, work: int) -> list[tuple[int, int]]:
     groups = -(-batch // LANES)
     edges = [min(batch, LANES * (groups * part // 4)) for part in range(4)] + [batch]
     return [(first, last) for first, last in pairwise(edges) if last > first]
+
+
+def padded(quadratic: Array) -> Array:
+    """C (K, K, K) as (K, K, K rounded up to a multiple of the block) in double precision."""
+    size = len(quadratic)
+    width = -(-size // BLOCK) * BLOCK
+    out = np.zeros((size, size, width))
+    out[:, :, :size] = quadratic
+    return out

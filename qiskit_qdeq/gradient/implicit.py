@@ -17,7 +17,7 @@ from scipy.sparse.linalg import gmres
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Anderson, Broyden
-from qiskit_qdeq.evaluation.lanes import solve_adjoint as solve_exactly
+from qiskit_qdeq.evaluation.linear import solve_adjoint as solve_exactly
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation, EvaluationPoint
 from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError
 

@@ -40,8 +40,8 @@ class Regularization:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise InputError(f"regularization must be one of {list(_KINDS)}, got {self.kind!r}")
-        if not (np.isfinite(self.strength) and self.strength >= 0):
-            raise InputError(f"regularization strength must be a finite number >= 0, got {self.strength!r}")
+        if not (isinstance(self.strength, int | float) and np.isfinite(self.strength) and self.strength >= 0):
+            raise InputError(f"regularization_strength must be a finite number >= 0, got {self.strength!r}")
 
     @property
     def active(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -49,7 +50,9 @@ def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
         choices = fields[name].metadata.get("choices")
         if choices and value is not None and value not in choices:
             raise InputError(f"{name} must be one of {list(choices)}, got {value!r}")
-    return kind(**values)
+    return kind(
+        **{name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
+    )
 
 
 def class_list(text: str) -> tuple[int, ...]:

@@ -105,13 +105,8 @@ def _folder(options: TrainArguments) -> Path:
     if options.output is None:
         if options.resume:
             raise InputError("--resume continues the run in --output: name that folder")
-        base = Path("qdeq-runs") / f"{options.data}-{options.preset}-{options.mode}-seed{options.seed}"
-        folder, number = base, 1
-        while (folder / CHECKPOINT).exists():
-            number += 1
-            folder = base.with_name(f"{base.name}-{number}")
-    else:
-        folder = Path(options.output)
+        return _new_folder(Path("qdeq-runs") / f"{options.data}-{options.preset}-{options.mode}-seed{options.seed}")
+    folder = Path(options.output)
     exists = (folder / CHECKPOINT).exists()
     if exists and not (options.resume or options.overwrite):
         raise InputError(
@@ -120,11 +115,29 @@ def _folder(options: TrainArguments) -> Path:
         )
     if options.resume and not exists:
         raise InputError(f"--output {folder} holds no run to resume (no {CHECKPOINT})")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {folder} cannot be created: {error.strerror}") from error
+    _make(folder, exist_ok=True)
     return folder
+
+
+def _new_folder(base: Path) -> Path:
+    """`base`, or base-2, base-3 and so on: the first that nobody has made, made now."""
+    number = 1
+    while True:
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            _make(folder, exist_ok=False)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _make(folder: Path, exist_ok: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if not exist_ok and isinstance(error, FileExistsError):
+            raise
+        raise InputError(f"--output {folder} cannot be created: {error.strerror}") from error
 
 
 def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
