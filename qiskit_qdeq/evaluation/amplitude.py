@@ -49,18 +49,25 @@ class AmplitudeEvaluator:
     def bind(self, weights: Array) -> BoundAmplitude:
         """Sweep U(θ) over the D input columns."""
         program = self.program.bind(weights)
-        columns = np.zeros((2, self.program.dim, len(self.injection)), dtype=self.program.dtype)
+        features, states = self.injection.shape
+        rows = 2 * self.program.dim
+        # room for what `stacked` puts below V, so that V is never copied
+        stack = np.zeros((rows + states * states + states, features), dtype=self.program.dtype)
+        columns = stack[:rows].reshape(2, self.program.dim, features)
         np.fill_diagonal(columns[0], 1.0)
-        return BoundAmplitude(self, program, program.apply(columns))
+        program.apply(columns)
+        return BoundAmplitude(self, program, stack)
 
 
 class BoundAmplitude:
     """`AmplitudeEvaluator` at fixed weights: V, and on demand w = V P, C and what gives B."""
 
-    def __init__(self, evaluator: AmplitudeEvaluator, program: BoundProgram, columns: Array) -> None:
-        self.evaluator, self.program, self.columns = evaluator, program, columns
+    def __init__(self, evaluator: AmplitudeEvaluator, program: BoundProgram, stack: Array) -> None:
+        self.evaluator, self.program, self._stack = evaluator, program, stack
         #: V as one real matrix (2·2**n, D), so that V x is a single real product.
-        self.matrix = columns.reshape(-1, columns.shape[2])
+        self.matrix = stack[: 2 * evaluator.program.dim]
+        #: V, planar (2, 2**n, D).
+        self.columns = self.matrix.reshape(2, evaluator.program.dim, -1)
 
     @cached_property
     def injected(self) -> Array:
@@ -71,11 +78,12 @@ class BoundAmplitude:
     @cached_property
     def stacked(self) -> Array:
         """V, 2 Re w_k† M_j V and Pᵀ one below the other: times xᵀ they are V x, B and Pᵀx in a single product."""
-        evaluator = self.evaluator
-        moved = evaluator.states.each(self.injected).reshape(len(self.matrix), -1)
-        mixed = matmul(moved.T, self.matrix)
-        mixed *= 2
-        return np.concatenate([self.matrix, mixed, evaluator.injection.T])
+        evaluator, rows = self.evaluator, len(self.matrix)
+        moved = evaluator.states.each(self.injected).reshape(rows, -1)
+        size = moved.shape[1]
+        np.multiply(matmul(moved.T, self.matrix), 2, out=self._stack[rows : rows + size])
+        self._stack[rows + size :] = evaluator.injection.T
+        return self._stack
 
     @cached_property
     def quadratic(self) -> Array:
