@@ -53,8 +53,8 @@ def _run(name: str, words: list[str]) -> int:
     except (QDEQError, OSError, MemoryError) as error:
         print(f"error: {error or type(error).__name__}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted: continue with --resume --output of this run", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["interrupted", *map(str, stop.args)]), file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

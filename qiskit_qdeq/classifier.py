@@ -9,6 +9,7 @@ True
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Self
 
@@ -325,6 +326,9 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _size(self, num_features: int) -> tuple[int, float]:
         """Qubits and bias for this many features."""
         wanted = 1.0 if self.bias == "auto" else float(self.bias)
+        if self.preset == "paper" and self.bias == "auto":
+            # the authors' model has n² inputs and no bias
+            return self.num_qubits or max(2, math.isqrt(num_features - 1) + 1), 0.0
         if self.encoding != "amplitude":
             return self.num_qubits or max(2, min(num_features, 8)), 0.0 if self.bias == "auto" else wanted
         if self.num_qubits is None:

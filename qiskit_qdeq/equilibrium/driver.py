@@ -9,6 +9,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.scipy_root import ScipyRoot, solve_with_scipy
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import SHRINK, Broyden, Memory, Newton, Solver
+from qiskit_qdeq.equilibrium.solvers import solver as make_solver
 from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
 from qiskit_qdeq.exceptions import InputError
 
@@ -17,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def solve(
     problem: EquilibriumMap,
-    solver: Solver,
+    solver: Solver | str,
     initial: Array | None = None,
     on_failure: str = "warn",
     keep_inverse: bool = False,
@@ -27,7 +28,7 @@ def solve(
 
     Args:
         problem: the map of the minibatch.
-        solver: hyper-parameters, see `solvers.solver`.
+        solver: hyper-parameters, or a solver's name, see `solvers.solver`.
         initial: first iterate (B, K); zeros if None.
         on_failure: "raise", "warn" or "accept" samples that do not reach the tolerance.
         keep_inverse: return the quasi-Newton inverse that `shine` needs.
@@ -37,16 +38,17 @@ def solve(
         ConvergenceError: with `on_failure="raise"`.
         InputError: for an initial state of another shape or with entries that are not finite.
     """
+    chosen: Solver = make_solver(solver)
     shape = (problem.batch, problem.num_states)
     state = np.zeros(shape) if initial is None else _checked(initial, shape)
     if problem.batch == 0:
         none = np.zeros(0, dtype=np.int64)
         return Solution(state, np.zeros(0), none, none, none, np.zeros((0, 1)))
-    if isinstance(solver, ScipyRoot):
-        return solve_with_scipy(problem, solver, state).check(on_failure)
-    if isinstance(solver, Newton) and hasattr(type(problem), "quadratic"):
-        return _solve_closed_form(problem, solver, state, keep_trace).check(on_failure)
-    return _Iteration(problem, solver, state, keep_inverse).run().check(on_failure)
+    if isinstance(chosen, ScipyRoot):
+        return solve_with_scipy(problem, chosen, state).check(on_failure)
+    if isinstance(chosen, Newton) and hasattr(type(problem), "quadratic"):
+        return _solve_closed_form(problem, chosen, state, keep_trace).check(on_failure)
+    return _Iteration(problem, chosen, state, keep_inverse).run().check(on_failure)
 
 
 def _checked(initial: Array, shape: tuple[int, int]) -> Array:

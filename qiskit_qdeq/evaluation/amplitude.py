@@ -24,6 +24,7 @@ from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic, padded
 from qiskit_qdeq.evaluation.threads import matmul, run_parts, split_columns
+from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -99,6 +100,11 @@ class BoundAmplitude:
 
     def map(self, inputs: Array) -> AmplitudeMap:
         """The map of samples (B, D); zero vectors must have been refused before."""
+        width = len(self.evaluator.injection)
+        if np.ndim(inputs) != 2 or np.shape(inputs)[1] != width:
+            raise InputError(
+                f"inputs must have shape (samples, {width}), got {np.shape(inputs)}; `model.prepare(x)` makes them from data"
+            )
         return AmplitudeMap(self, np.ascontiguousarray(inputs, dtype=self.columns.dtype))
 
 

@@ -20,6 +20,7 @@ from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 from qiskit_qdeq.evaluation.threads import matmul
+from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,6 +94,11 @@ class BoundColumns:
 
     def map(self, inputs: Array) -> ColumnMap:
         """The map of samples (B, D)."""
+        width = len(self.evaluator.injection)
+        if np.ndim(inputs) != 2 or np.shape(inputs)[1] != width:
+            raise InputError(
+                f"inputs must have shape (samples, {width}), got {np.shape(inputs)}; `model.prepare(x)` makes them from data"
+            )
         return ColumnMap(self, np.ascontiguousarray(inputs, dtype=self.evaluator.program.dtype))
 
 

@@ -169,7 +169,13 @@ class GateProgram:
         return len(self._qubits)
 
     def bind(self, weights: Array) -> BoundProgram:
-        """The program at parameters θ (p,)."""
+        """The program at parameters θ (p,).
+
+        Raises:
+            InputError: for another number of parameters.
+        """
+        if np.shape(weights) != (self.angle_map.num_parameters,):
+            raise InputError(f"weights must have shape ({self.angle_map.num_parameters},), got {np.shape(weights)}")
         angles = np.zeros(len(self._table.kinds))
         angles[self._slots] = self.angle_map(weights)
         blocks = np.empty((self.num_blocks, 4, 4, 2))

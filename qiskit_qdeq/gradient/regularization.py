@@ -43,6 +43,12 @@ class Regularization:
         if not (isinstance(self.strength, int | float) and np.isfinite(self.strength) and self.strength >= 0):
             raise InputError(f"regularization_strength must be a finite number >= 0, got {self.strength!r}")
 
+        if (self.kind == "none") != (self.strength == 0):
+            raise InputError(
+                f"regularization {self.kind!r} with regularization_strength {self.strength!r} has no effect: give a kind "
+                f"other than 'none' ({', '.join(_KINDS[1:])}) and a strength > 0, or neither"
+            )
+
     @property
     def active(self) -> bool:
         """Whether anything is added to the loss."""

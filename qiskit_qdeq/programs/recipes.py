@@ -79,6 +79,8 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
     for name in recipe:
         if getattr(arguments, name, None) is not None:
             recipe[name] = getattr(arguments, name)
+    if recipe["regularization"] == "none" and arguments.regularization_strength is None:
+        recipe["regularization_strength"] = 0.0
     return TrainingConfig(
         mode=arguments.mode,
         layers=arguments.layers,

@@ -21,6 +21,7 @@ from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, parser
 from qiskit_qdeq.programs.recipes import model_of, training_of
+from qiskit_qdeq.training.checkpoint import load_checkpoint
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.state import versions
@@ -46,6 +47,8 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         QDEQError: for a run that cannot go on; its checkpoint is kept.
     """
     options = from_mapping(TrainArguments, arguments or {})
+    if options.resume and options.output is not None:
+        options = _continued(options)
     split = load_split(
         options.data,
         data_dir=options.data_dir,
@@ -67,12 +70,20 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             callbacks=[bar],
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=options.checkpoint_every,
-            notes={"data": _data_notes(options, split), "model": model_config.as_dict()},
+            notes={
+                "data": _data_notes(options, split),
+                "model": model_config.as_dict(),
+                "arguments": _plain(options),
+            },
         )
         if options.resume:
             trainer.resume()
         started = time.perf_counter()
-        result = trainer.run()
+        try:
+            result = trainer.run()
+        except KeyboardInterrupt:
+            how = f"to go on: python -m qiskit_qdeq train --resume --output {folder}"
+            raise KeyboardInterrupt(how) from None
         seconds = time.perf_counter() - started
     metrics = _metrics(options, split, model, config, result)
     metrics |= {
@@ -98,6 +109,26 @@ def command(words: Sequence[str] | None = None) -> int:
     options = parser(TrainArguments, "qiskit_qdeq train", "Train and evaluate a QDEQ on a data set.")
     main(vars(options.parse_args(words)))
     return 0
+
+
+def _plain(options: TrainArguments) -> dict[str, Any]:
+    values = dataclasses.asdict(options)
+    return {**values, "classes": None if options.classes is None else list(options.classes)}
+
+
+def _continued(options: TrainArguments) -> TrainArguments:
+    """The options of the run to resume, where none of this call's own replaces them."""
+    path = Path(options.output or "") / CHECKPOINT
+    if not path.exists():
+        return options
+    stored = load_checkpoint(path).document.get("notes", {}).get("arguments", {})
+    about_this_call = {"output", "resume", "overwrite", "quiet", "no_plots", "checkpoint_every"}
+    kept = {
+        item.name: stored[item.name]
+        for item in dataclasses.fields(TrainArguments)
+        if item.name in stored and item.name not in about_this_call and getattr(options, item.name) == item.default
+    }
+    return from_mapping(TrainArguments, {**dataclasses.asdict(options), **kept})
 
 
 def _folder(options: TrainArguments) -> Path:
@@ -185,19 +216,25 @@ def _metrics(
         "stopped": result.stopped,
         "seed": config.seed,
         "seeds": {"training": config.seed, "split": "the loader's default"},
-        "arguments": {**dataclasses.asdict(options), "classes": list(split.classes)},
+        "arguments": {**_plain(options), "classes": list(split.classes)},
         "configuration": config.as_dict(),
     }
 
 
 def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
+    residual = f"test residual   median {metrics['test_residual']:.1e}, max {metrics['test_max_residual']:.1e}"
+    if metrics["configuration"]["mode"] == "direct":
+        residual += " of the last layer's state (explicit layers solve no equilibrium)"
+    else:
+        residual += f", not converged {metrics['test_unconverged']:.1%}"
+    if metrics["test_unconverged"] > 0:
+        residual += ": try another --solver, more --max-steps or a smaller --state-scale"
     return [
         f"test accuracy   {metrics['test_accuracy']:.2%} of {metrics['test_samples']} samples "
         f"(validation {metrics['valid_accuracy']:.2%}, chance {1 / metrics['model']['num_classes']:.0%})",
-        f"test residual   median {metrics['test_residual']:.1e}, max {metrics['test_max_residual']:.1e}, "
-        f"not converged {metrics['test_unconverged']:.1%}",
+        residual,
         f"training        {metrics['steps']} steps in {metrics['train_seconds']:.1f} s, "
-        f"{metrics['ms_per_step']:.2f} ms per step, {metrics['num_parameters']} parameters "
+        f"{metrics['ms_per_step']:.2f} ms per step (median, validation apart), {metrics['num_parameters']} parameters "
         f"({metrics['num_weights']} in the circuit)",
         f"circuit         {metrics['model']['num_qubits']} qubits, depth {metrics['depth']}, "
         f"{metrics['two_qubit_gates']} two-qubit gates",

@@ -423,7 +423,7 @@ def test_a_solver_has_a_name_and_takes_its_options(name, kind):
             lambda: solver("netwon"),
             r"\['newton', 'broyden', 'anderson', 'picard', 'scipy:hybr'.*got 'netwon'",
         ),
-        (lambda: solver("scipy:newton"), "'hybr'.*'newton'"),
+        (lambda: solver("scipy:newton"), "'scipy:hybr'.*'scipy:newton'"),
         (lambda: solver("picard", damp=0.5), r"no option \['damp'\].*'damping'"),
         (lambda: solver(Newton(), tol=1.0), "'tol'"),
         (lambda: solver("newton", tol=-1.0), "tol .*-1.0"),
