@@ -21,9 +21,7 @@ def option(default: Any, text: str, **details: Any) -> Any:
 
 def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentParser:
     """The command line of a dataclass of options: field `learning_rate` is `--learning-rate`."""
-    result = argparse.ArgumentParser(
-        prog=name, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    result = argparse.ArgumentParser(prog=name, description=description, formatter_class=_Help)
     for item in dataclasses.fields(kind):
         details = dict(item.metadata)
         text = details.pop("help").replace("%", "%%")
@@ -34,6 +32,17 @@ def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentPar
         else:
             result.add_argument(f"--{item.name.replace('_', '-')}", default=item.default, help=text, **details)
     return result
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults; where there is none, the preset or the data set decides."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None and action.help and "default" not in action.help:
+            return f"{action.help} (no default of its own: none, or what the preset says)"
+        if action.default is None:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
