@@ -234,8 +234,12 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """What no other part of the package checks under this class's names."""
         if self.template is not None and not isinstance(self.template, CircuitTemplate):
             raise InputError(f"template must be a CircuitTemplate, got {self.template!r}")
-        if self.num_qubits is not None and not isinstance(self.num_qubits, int | np.integer):
-            raise InputError(f"num_qubits must be an integer or None, got {self.num_qubits!r}")
+        if self.num_qubits is not None and (
+            not isinstance(self.num_qubits, int | np.integer)
+            or isinstance(self.num_qubits, bool)
+            or self.num_qubits < 1
+        ):
+            raise InputError(f"num_qubits must be an integer >= 1 or None, got {self.num_qubits!r}")
         if self.bias != "auto" and not _is_number(self.bias):
             raise InputError(f"bias must be a number or 'auto', got {self.bias!r}")
         if not _is_number(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
@@ -316,7 +320,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.preset,
             num_features,
             classes,
-            num_qubits,
+            int(num_qubits),
             encoding=self.encoding,
             bias=bias,
             dtype=self.dtype,
@@ -326,7 +330,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _size(self, num_features: int) -> tuple[int, float]:
         """Qubits and bias for this many features."""
         wanted = 1.0 if self.bias == "auto" else float(self.bias)
-        if self.preset == "paper" and self.bias == "auto":
+        if "paper" in (self.preset, self.ansatz) and self.bias == "auto":
             # the authors' model has n² inputs and no bias
             return self.num_qubits or max(2, math.isqrt(num_features - 1) + 1), 0.0
         if self.encoding != "amplitude":

@@ -28,6 +28,7 @@ from qiskit_qdeq.model import QDEQModel
 ENCODINGS = ("amplitude", "angle")
 ANSATZES = ("paper", "random", "hardware_efficient")
 PRESETS = ("default", "paper")
+_LARGEST_GIGABYTES = 16
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class ModelConfig:
         Raises:
             InputError: naming the field that cannot be used.
         """
+        self._check_size()
         template = CircuitTemplate(self._encoder(), self._ansatz(), readout=self.readout)
         return QDEQModel(
             template,
@@ -82,6 +84,18 @@ class ModelConfig:
             repeat=self.repeat,
             dtype=self.dtype,
         )
+
+    def _check_size(self) -> None:
+        """Refuse what no machine can simulate before anything of that size is built."""
+        if not isinstance(self.num_qubits, int) or self.num_qubits < 1:
+            raise InputError(f"num_qubits must be an integer >= 1, got {self.num_qubits!r}")
+        columns = self.num_features + 1 if self.encoding == "amplitude" else 64
+        gigabytes = 2.0**self.num_qubits * columns * 48 / 2**30
+        if gigabytes > _LARGEST_GIGABYTES:
+            raise InputError(
+                f"num_qubits {self.num_qubits} with {self.num_features} features needs about {gigabytes:.3g} GB for exact "
+                f"evaluation, more than the {_LARGEST_GIGABYTES} GB this package tries: use fewer qubits"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -147,7 +147,7 @@ def test_presets_build_models_whose_configuration_rebuilds_them(preset, sizes, o
         (lambda: model_config("default", 4, 2, 2, readout="zzzz").build(), "'zzzz'"),
         (lambda: model_config("paper", 8, 2, 3).build(), "num_qubits .*3"),
         (lambda: model_config("default", 4, 2, 2, dtype="float16").build(), "'float16'"),
-        (lambda: model_config("default", 4, 2, 0).build(), "num_qubits >= 2"),
+        (lambda: model_config("default", 4, 2, 0).build(), "num_qubits must be an integer >= 1, got 0"),
     ],
 )
 def test_presets_that_cannot_be_built_say_why(call, message):
