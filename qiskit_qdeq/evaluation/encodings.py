@@ -16,18 +16,13 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 from qiskit_qdeq.evaluation.expressions import AngleMap
+from qiskit_qdeq.evaluation.jit import JIT
 from qiskit_qdeq.evaluation.program import GateTable, primitive_gates
 from qiskit_qdeq.evaluation.threads import run_parts, split_columns
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _LANES = 16
-_JIT: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "error_model": "numpy",
-}
 
 
 class Encoding(Protocol):
@@ -97,7 +92,7 @@ class CircuitEncoding:
         return out
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def _product_columns(axes, qubits, num_qubits, inputs, directions, out, first, last):  # type: ignore[no-untyped-def]
     count = directions.shape[1]
     dim = 1 << num_qubits
@@ -201,7 +196,7 @@ def _add_derivative(slope, pair, axis, rate, width):  # type: ignore[no-untyped-
             slope[1, 1, c] += rate[c] * b
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def _circuit_columns(  # type: ignore[no-untyped-def]
     qubits, kinds, constants, generators, projectors, angles, slopes, out, first, last
 ):

@@ -11,23 +11,16 @@ from which the gradient of every gate inside the block follows without touching 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
+
+from qiskit_qdeq.evaluation.jit import JIT
 
 #: Columns handled together: 32 double columns of a ten-qubit state fill half a typical L2 cache.
 CHUNK = 32
 
 # Helpers are inlined: as functions of their own they exist twice, optimized differently, and whether a process compiled them
 # or loaded them from the cache would decide which one runs, in the last bit of the result.
-# error_model="numpy" keeps IEEE semantics of division; only reassociation and contraction are allowed, so NaN survives.
-_JIT: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "error_model": "numpy",
-}
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
@@ -158,7 +151,7 @@ def _copy_columns(source, source_first, target, target_first, width):  # type: i
                 target[part, i, target_first + c] = source[part, i, source_first + c]
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def sweep_forward(states, first, last, qubits, blocks):  # type: ignore[no-untyped-def]
     """Apply all blocks to columns first..last of `states` (2, dim, columns) in place."""
     dim = states.shape[1]
@@ -176,7 +169,7 @@ def sweep_forward(states, first, last, qubits, blocks):  # type: ignore[no-untyp
         _copy_columns(buf, 0, states, start, width)
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def sweep_backward(states, cotangents, first, last, qubits, blocks, want_input, env):  # type: ignore[no-untyped-def]
     """Undo all blocks on states and cotangents, adding each block's reduced matrix to env (blocks, 4, 4, 2).
 
@@ -234,7 +227,7 @@ def _multiply(x, y, out):  # type: ignore[no-untyped-def]
             out[r, s] = total
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def build_blocks(starts, kinds, angles, constants, generators, projectors, blocks, prefixes):  # type: ignore[no-untyped-def]
     """Block matrices for the given gate angles; prefixes[k] is the product of a block's gates before gate k."""
     g = np.empty((4, 4), np.complex128)
@@ -257,7 +250,7 @@ def build_blocks(starts, kinds, angles, constants, generators, projectors, block
                 blocks[block, r, s, 1] = total[r, s].imag
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def gate_gradients(starts, kinds, angles, constants, generators, projectors, prefixes, env, grad):  # type: ignore[no-untyped-def]
     """grad[k] <- 2 Re Tr(S ∂g_k P E): derivative of the scalar with respect to gate angle k, inside its block."""
     g = np.empty((4, 4), np.complex128)
@@ -288,7 +281,7 @@ def gate_gradients(starts, kinds, angles, constants, generators, projectors, pre
                     moved[r, s] = work[r, s]
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def walsh_hadamard(values, first, last):  # type: ignore[no-untyped-def]
     """values (2**n, columns) <- Σ_s (-1)^{s·t} values[s] on columns first..last, in place: every Z correlator at once."""
     dim = values.shape[0]
@@ -314,7 +307,7 @@ def walsh_hadamard(values, first, last):  # type: ignore[no-untyped-def]
                 values[i, start + c] = buf[i, c]
 
 
-@numba.njit(**_JIT)  # type: ignore[misc]
+@numba.njit(**JIT)  # type: ignore[misc]
 def add_product(total, columns, pattern, first, last):  # type: ignore[no-untyped-def]
     """total += columns ⊙ pattern on rows first..last of planar columns, without a temporary array."""
     for part in range(2):

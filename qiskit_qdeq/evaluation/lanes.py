@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
+
+from qiskit_qdeq.evaluation.jit import JIT
 
 LANES = 32
 #: Terms of a product that are added in one vector loop; the rows of C are padded to a multiple of it.
@@ -22,13 +23,6 @@ BLOCK = 4
 _LARGEST_FIXED = 6
 #: Pivot below which elimination without exchanges is not trusted and the system is solved again with them.
 _SMALL_PIVOT = 1e-3
-
-_JIT: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "error_model": "numpy",
-}
 
 
 @dataclass(frozen=True)
@@ -206,7 +200,7 @@ def _compile(fixed: int) -> LaneKernels:
     They may capture nothing but this integer: a captured function would give them another cache key in every process.
     """
 
-    @numba.njit(**_JIT)  # type: ignore[misc]
+    @numba.njit(**JIT)  # type: ignore[misc]
     def linearize(a, linear, quadratic, norms, norm_linear, norm_quad, state, rows, values, jacobian):  # type: ignore[no-untyped-def]
         k_ = fixed if fixed > 0 else state.shape[1]
         _, _, _, _, q, m, jac, _, _, _, _, _, _, _, rows_ = _rows(k_)
@@ -226,7 +220,7 @@ def _compile(fixed: int) -> LaneKernels:
                     for k in range(k_):
                         jacobian[first + c, j, k] = t[(jac + j * k_ + k) * LANES + c]
 
-    @numba.njit(**_JIT)  # type: ignore[misc]
+    @numba.njit(**JIT)  # type: ignore[misc]
     def newton(  # type: ignore[no-untyped-def]
         a, linear, quadratic, norms, norm_linear, norm_quad,
         state, begin, end, tol, rtol, max_steps, shortenings, trace, final, counts, jacobian, norms_out,
@@ -310,7 +304,7 @@ def _compile(fixed: int) -> LaneKernels:
                     for k in range(k_):
                         jacobian[j * k_ + k, first + c] = t[(jac + j * k_ + k) * LANES + c]
 
-    @numba.njit(**_JIT)  # type: ignore[misc]
+    @numba.njit(**JIT)  # type: ignore[misc]
     def solve_adjoint_lanes(jacobian, cotangent, out):  # type: ignore[no-untyped-def]
         k_ = fixed if fixed > 0 else cotangent.shape[1]
         _, _, _, _, _, _, _, _, lu, rhs, _, _, pivot, _, rows_ = _rows(k_)
@@ -339,7 +333,7 @@ def _compile(fixed: int) -> LaneKernels:
                 for j in range(k_):
                     out[first + c, j] = vector[j]
 
-    @numba.njit(**_JIT)  # type: ignore[misc]
+    @numba.njit(**JIT)  # type: ignore[misc]
     def backward(  # type: ignore[no-untyped-def]
         columns, pulled, injected, table, jacobian, state, overlap, gram, scale, norms, begin, end, adjoint,
     ):  # fmt: skip

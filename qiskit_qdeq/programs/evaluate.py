@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.presets import ModelConfig
 from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, parser
-from qiskit_qdeq.programs.train import CHECKPOINT
+from qiskit_qdeq.programs.train import CHECKPOINT, write_json
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -61,7 +60,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         "checkpoint": str(checkpoint.path),
     }
     if options.json:
-        Path(options.json).write_text(json.dumps(metrics, indent=2) + "\n")
+        write_json(Path(options.json), metrics)
     if not options.quiet:
         publish(
             f"{options.split} accuracy {found.accuracy:.2%} of {len(inputs)} samples, loss {found.loss:.4f}, "

@@ -93,7 +93,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         "versions": versions(),
         "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
     }
-    _write_json(folder / METRICS, metrics)
+    write_json(folder / METRICS, metrics)
     if not options.no_plots:
         from qiskit_qdeq.programs.figures import draw_run
 
@@ -242,7 +242,8 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     ]
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file in one piece: what was there before stays until the new one is complete."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
     os.replace(temporary, path)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,6 +166,11 @@ class Trainer:
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same: configuration, model and data."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        # kept: it hashes all the data, and every checkpoint holds it
         config = self.config.as_dict()
         return {
             "training": config,
