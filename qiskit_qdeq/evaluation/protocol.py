@@ -17,14 +17,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Cost:
-    """What an evaluation would cost or has cost: circuits executed, shots taken, jobs submitted."""
+    """What an evaluation would cost or has cost: circuits executed, shots taken, jobs submitted, PUBs in them."""
 
     circuits: int = 0
     shots: int = 0
     jobs: int = 0
+    pubs: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.circuits + other.circuits, self.shots + other.shots, self.jobs + other.jobs)
+        return Cost(
+            self.circuits + other.circuits,
+            self.shots + other.shots,
+            self.jobs + other.jobs,
+            self.pubs + other.pubs,
+        )
 
 
 @dataclass(frozen=True)
