@@ -23,6 +23,10 @@ class ConvergenceError(QDEQError, RuntimeError):
     """Raised on request (``on_failure="raise"``) when samples have no equilibrium to the tolerance."""
 
 
+class ExecutionError(QDEQError, RuntimeError):
+    """A primitive returned a result that cannot be used; the message names the job."""
+
+
 class MissingExtraError(QDEQError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
