@@ -1,0 +1,113 @@
+"""Splits what is asked into PUBs and jobs, only where a limit demands it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qiskit_qdeq.exceptions import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a PUB and a job may be.
+
+    Attributes:
+        max_rows_per_pub: parameter rows in one PUB. None: as many as the estimator handles in time proportional to their
+            number (512 for Aer's EstimatorV2 without `runtime_parameter_bind_enable`, 1024 for IBM's client-side
+            Estimator, unlimited for the others).
+        max_executions_per_job: shots over all rows and bases. IBM documents 10 million for sampler jobs, and its
+            client-side Estimator submits jobs of that kind.
+        max_payload_bytes: estimated size of a job's circuits and parameter values. IBM accepts 300 MB; the default leaves
+            a factor 6 for what the client-side Estimator adds to them.
+    """
+
+    max_rows_per_pub: int | None = None
+    max_executions_per_job: int = 10_000_000
+    max_payload_bytes: int = 50_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows_per_pub", "max_executions_per_job", "max_payload_bytes"):
+            value = getattr(self, name)
+            if value is None and name == "max_rows_per_pub":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one request asks of a job: `rows` rows of `executions` shots and `row_bytes` each, `pub_bytes` per PUB.
+
+    Workloads of different `lane` never share a job.
+    """
+
+    rows: int
+    executions: int
+    row_bytes: int
+    pub_bytes: int
+    lane: object = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The rows [start, stop) of request `index`: one PUB."""
+
+    index: int
+    start: int
+    stop: int
+
+
+def split(workloads: Sequence[Workload], limits: Limits, max_rows: int | None) -> list[list[Piece]]:
+    """Jobs as lists of pieces; within a lane the requests and their rows keep their order.
+
+    Raises:
+        InputError: if a single row exceeds a limit.
+    """
+    open_jobs: dict[object, _Job] = {}
+    jobs: list[list[Piece]] = []
+    for index, work in enumerate(workloads):
+        for piece in _pieces(index, work, limits, max_rows):
+            rows = piece.stop - piece.start
+            executions, size = rows * work.executions, work.pub_bytes + rows * work.row_bytes
+            job = open_jobs.get(work.lane)
+            if job is None or not job.has_room(executions, size, limits):
+                job = open_jobs[work.lane] = _Job([])
+                jobs.append(job.pieces)
+            job.pieces.append(piece)
+            job.executions += executions
+            job.size += size
+    return jobs
+
+
+def _pieces(index: int, work: Workload, limits: Limits, max_rows: int | None) -> Iterator[Piece]:
+    if not work.rows:
+        return
+    by_executions = limits.max_executions_per_job // work.executions if work.executions else work.rows
+    by_size = (limits.max_payload_bytes - work.pub_bytes) // work.row_bytes if work.row_bytes else work.rows
+    if by_executions < 1:
+        raise InputError(
+            f"request {index}: one row takes {work.executions} shots, more than max_executions_per_job="
+            f"{limits.max_executions_per_job}; ask for a larger precision or raise the limit"
+        )
+    if by_size < 1:
+        raise InputError(
+            f"request {index}: one row takes about {work.pub_bytes + work.row_bytes} bytes, more than "
+            f"max_payload_bytes={limits.max_payload_bytes}; raise the limit or take a smaller circuit"
+        )
+    step = min(work.rows, by_executions, by_size, *(limit for limit in (max_rows,) if limit is not None))
+    for start in range(0, work.rows, step):
+        yield Piece(index, start, min(start + step, work.rows))
+
+
+@dataclass
+class _Job:
+    pieces: list[Piece]
+    executions: int = 0
+    size: int = 0
+
+    def has_room(self, executions: int, size: int, limits: Limits) -> bool:
+        return (
+            self.executions + executions <= limits.max_executions_per_job
+            and self.size + size <= limits.max_payload_bytes
+        )
