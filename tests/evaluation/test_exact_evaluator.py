@@ -310,7 +310,7 @@ def solved_point(kind, observables="ZZ", batch=40, max_steps=50):
     inputs = rng.normal(size=(batch, template.num_features))
     bound = exact_evaluator(template, injection).bind(rng.uniform(-2, 2, 5))
     problem, fresh = bound.map(inputs), bound.map(inputs)
-    solution = solve(problem, Newton(max_shortenings=2, max_steps=max_steps), on_failure="accept")
+    solution = solve(problem, Newton(max_shortenings=2, max_steps=max_steps, rescue_steps=0), on_failure="accept")
     return problem, fresh, solution
 
 
