@@ -74,22 +74,28 @@ class Newton(Solver):
     """Newton's method with the exact K × K Jacobian; a step that does not lower the residual is shortened.
 
     With amplitude encoding the whole solve is compiled and runs no circuit. It needs the fewest steps of all solvers and
-    finds equilibria where the map is no contraction.
+    finds equilibria where the map is no contraction. Where no step lowers the residual any more, a sample starts again
+    with Broyden, and Newton finishes; samples that converge cost nothing more.
 
     Args:
-        tol, rtol, max_steps: see `Solver`.
+        tol, rtol: see `Solver`.
+        max_steps: Newton steps after which a sample is given up; a rescued sample has them once more.
         max_shortenings: how often a step is cut to a quarter before a sample counts as stalled.
+        rescue_steps: most Broyden steps of a stalled sample; 0 leaves it stalled.
     """
 
     name: ClassVar[str] = "newton"
     needs_jacobian: ClassVar[bool] = True
 
     max_shortenings: int = 4
+    rescue_steps: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.max_shortenings, int) or self.max_shortenings < 0:
-            raise InputError(f"max_shortenings must be an integer >= 0, got {self.max_shortenings!r}")
+        for name in ("max_shortenings", "rescue_steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"{name} must be an integer >= 0, got {value!r}")
 
     @property
     def shortenings(self) -> int:

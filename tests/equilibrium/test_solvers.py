@@ -255,7 +255,9 @@ def test_newton_counts_and_traces_a_stalled_sample_the_same_way_with_and_without
     for seed in range(200):
         problem, _, _ = draw_problem(build_model("amplitude", state_scale=2.5), 20, seed)
         found = solve(
-            without_closed_form(problem) if opened else problem, Newton(max_shortenings=1), on_failure="accept"
+            without_closed_form(problem) if opened else problem,
+            Newton(max_shortenings=1, rescue_steps=0),
+            on_failure="accept",
         )
         stalled = np.flatnonzero(found.status == Status.STALLED)
         if len(stalled):
@@ -266,6 +268,77 @@ def test_newton_counts_and_traces_a_stalled_sample_the_same_way_with_and_without
     assert found.residual[row] == booked.min()
     # the step that failed was not taken: what is booked decreases to the end
     assert (np.diff(booked) < 0).all()
+
+
+def far_from_contraction(kind, batch=60):
+    """A map on which plain Newton leaves several of its samples at a minimum of the residual."""
+    model = build_model(kind.removeprefix("open "), state_scale=1.5)
+    bound = model.evaluator.bind(model.split(model.initial_parameters(0))[0])
+    inputs = model.prepare(np.random.default_rng(0).uniform(-1, 1, (batch, model.num_features)))
+    problem = bound.map(inputs)
+    return bound, inputs, without_closed_form(problem) if kind.startswith("open") else problem
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "open amplitude", "angle", "circuit"])
+def test_samples_that_newton_leaves_at_a_minimum_of_the_residual_are_rescued(kind):
+    _, _, problem = far_from_contraction(kind)
+    plain = solve(problem, Newton(rescue_steps=0), on_failure="accept")
+    found = solve(problem, Newton(), on_failure="accept")
+    stalled = plain.status == Status.STALLED
+    assert stalled.sum() >= 4
+    assert found.converged[stalled].mean() > 0.9
+    rows = np.arange(problem.batch)
+    actual = np.linalg.norm(problem.values(found.state, rows).values - found.state, axis=1)
+    np.testing.assert_allclose(found.residual, actual, atol=1e-12)
+    assert (found.residual <= plain.residual).all()
+    # nothing changes for the others
+    for name in ("state", "residual", "status", "steps", "evaluations"):
+        np.testing.assert_array_equal(getattr(found, name)[~stalled], getattr(plain, name)[~stalled])
+    assert (found.evaluations[stalled] > plain.evaluations[stalled]).all()
+    booked = np.isfinite(found.trace)
+    np.testing.assert_array_equal(booked.sum(axis=1), found.steps + 1)
+    assert (np.diff(booked.astype(int), axis=1) <= 0).all()
+    last = found.trace[rows, found.steps]
+    np.testing.assert_array_equal(last[found.converged], found.residual[found.converged])
+    untraced = solve(problem, Newton(), on_failure="accept", keep_trace=False)
+    np.testing.assert_array_equal(untraced.state, found.state)
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])
+def test_a_rescue_does_not_depend_on_batch_mates_and_leaves_a_consistent_point(kind):
+    bound, inputs, problem = far_from_contraction(kind)
+    stalled = solve(problem, Newton(rescue_steps=0), on_failure="accept").status == Status.STALLED
+    found = solve(problem, Newton(), on_failure="accept")
+    for row in np.flatnonzero(stalled & found.converged)[:4]:
+        alone = solve(bound.map(inputs[row : row + 1]), Newton(), on_failure="accept")
+        np.testing.assert_allclose(alone.state[0], found.state[row], atol=1e-8)
+        assert alone.evaluations[0] == found.evaluations[row]
+    kept, plain = problem.at(found.state), bound.map(inputs).at(found.state.copy())
+    for name in ("jacobian", "features", "values"):
+        np.testing.assert_allclose(getattr(kept, name), getattr(plain, name), atol=1e-10)
+
+
+def test_every_evaluation_of_a_rescue_is_counted():
+    _, _, problem = far_from_contraction("angle")
+    watched = HandmadeMap(
+        lambda q, rows: problem.values(q, rows).values,
+        problem.batch,
+        problem.num_states,
+        lambda q, rows: problem.linearize(q, rows)[1],
+    )
+    found = solve(watched, Newton(), on_failure="accept")
+    assert found.steps.max() > 20
+    np.testing.assert_array_equal(watched.counts, found.evaluations)
+    assert found.cost.circuits == watched.counts.sum()
+    assert found.cost.jobs == len(watched.asked)
+
+
+def test_rounding_that_keeps_a_sample_above_the_tolerance_starts_no_rescue():
+    problem = draw_problem(build_model("angle", state_scale=0.3, dtype="float32"), 6)[0]
+    found = solve(problem, Newton(tol=1e-12), on_failure="accept")
+    plain = solve(problem, Newton(tol=1e-12, rescue_steps=0), on_failure="accept")
+    assert (found.status == Status.STALLED).any()
+    np.testing.assert_array_equal(found.evaluations, plain.evaluations)
 
 
 @settings(max_examples=15)
@@ -432,6 +505,9 @@ def test_a_solver_has_a_name_and_takes_its_options(name, kind):
         (lambda: solver("newton", max_steps=0), "max_steps .*0"),
         (lambda: solver("newton", max_steps=True), "max_steps .*True"),
         (lambda: solver("newton", max_shortenings=-1), "max_shortenings .*-1"),
+        (lambda: solver("newton", rescue_steps=-1), "rescue_steps .*-1"),
+        (lambda: solver("newton", rescue_steps=True), "rescue_steps .*True"),
+        (lambda: solver("newton", rescue_steps=1.5), "rescue_steps .*1.5"),
         (lambda: solver("broyden", start_inverse="unit"), "start_inverse .*'unit'"),
         (lambda: solver("anderson", memory=0), "memory .*0"),
         (lambda: solver("anderson", mixing=0.0), "mixing .*0.0"),
