@@ -6,7 +6,7 @@ neighbouring gates on the same pair of qubits become one block. See `kernels` fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,31 +78,68 @@ def primitive_gates(circuit: QuantumCircuit) -> list[Gate]:
         InputError: for instructions that are not unitary gates, or that cannot be unrolled to one and two qubits.
     """
     gates: list[Gate] = []
-    index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
-    for item in circuit.data:
-        _append(gates, item.operation, tuple(index[q] for q in item.qubits))
+    for operation, qubits in elementary_operations(circuit, widest_constant=2):
+        if not is_parametrized(operation):
+            gates.append(Gate(qubits, np.asarray(Operator(operation).data, dtype=complex)))
+            continue
+        generator, factor = generator_of(operation)
+        gates.append(Gate(qubits, generator, operation.params[0] * factor))
     return gates
 
 
-def _append(gates: list[Gate], operation: Instruction, qubits: tuple[int, ...]) -> None:
-    if isinstance(operation, Barrier | Delay | library.IGate):
+def elementary_operations(
+    circuit: QuantumCircuit, widest_constant: int
+) -> Iterator[tuple[Instruction, tuple[int, ...]]]:
+    """The circuit's operations with their qubits, unrolled to gates of one angle and to constants.
+
+    Whatever only changes the global phase is left out.
+
+    Args:
+        circuit: unitary circuit.
+        widest_constant: gates without free parameters on more qubits than this are unrolled too.
+
+    Raises:
+        InputError: for instructions that are not unitary gates, or that cannot be unrolled.
+    """
+    index = {qubit: i for i, qubit in enumerate(circuit.qubits)}
+    for item in circuit.data:
+        yield from _unroll(item.operation, tuple(index[q] for q in item.qubits), widest_constant)
+
+
+def is_parametrized(operation: Instruction) -> bool:
+    """Whether the operation holds a free parameter."""
+    return any(isinstance(p, ParameterExpression) and p.parameters for p in operation.params)
+
+
+def generator_of(operation: Instruction) -> tuple[Array, float]:
+    """G and f of an elementary rotation exp(-i f a G / 2) with angle a."""
+    return _GENERATORS[_class_of(operation)]
+
+
+def _class_of(operation: Instruction) -> type:
+    kind: type = getattr(operation, "base_class", type(operation))
+    return kind
+
+
+def _unroll(
+    operation: Instruction, qubits: tuple[int, ...], widest_constant: int
+) -> Iterator[tuple[Instruction, tuple[int, ...]]]:
+    if not qubits or isinstance(operation, Barrier | Delay | library.IGate):
         return
     if isinstance(operation, Measure | Reset | Initialize | ControlFlowOp):
         raise InputError(f"circuit holds {operation.name!r}: only unitary gates have an expectation-value gradient")
-    free = [p for p in operation.params if isinstance(p, ParameterExpression) and p.parameters]
-    if not free and len(qubits) <= 2:
-        gates.append(Gate(qubits, np.asarray(Operator(operation).data, dtype=complex)))
-        return
-    kind = getattr(operation, "base_class", type(operation))
-    # a gate controlled on |0> is of the same class
-    if kind in _GENERATORS and getattr(operation, "ctrl_state", 1) == 1:
-        generator, factor = _GENERATORS[kind]
-        gates.append(Gate(qubits, generator, operation.params[0] * factor))
+    if is_parametrized(operation):
+        # a gate controlled on |0> is of the same class
+        elementary = _class_of(operation) in _GENERATORS and getattr(operation, "ctrl_state", 1) == 1
+    else:
+        elementary = len(qubits) <= widest_constant
+    if elementary:
+        yield operation, qubits
         return
     definition = operation.definition or _translate(operation)
     inner = {qubit: i for i, qubit in enumerate(definition.qubits)}
     for item in definition.data:
-        _append(gates, item.operation, tuple(qubits[inner[q]] for q in item.qubits))
+        yield from _unroll(item.operation, tuple(qubits[inner[q]] for q in item.qubits), widest_constant)
 
 
 def _translate(operation: Instruction) -> QuantumCircuit:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles import central_difference, random_circuit, random_observables, relative_error
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, ParameterVector
+from qiskit.circuit.library import GlobalPhaseGate
 from qiskit.quantum_info import Operator, SparsePauliOp
 
 from qiskit_qdeq.circuits import correlators
@@ -92,6 +93,19 @@ def test_a_program_of_single_precision_holds_single_precision_columns():
     double = GateProgram(circuit, weights).bind(theta).apply(planar(columns))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, double, atol=1e-5)
+
+
+def test_gates_that_only_change_the_global_phase_are_left_out():
+    weights = ParameterVector("w", 1)
+    circuit = QuantumCircuit(2)
+    circuit.append(GlobalPhaseGate(0.3), [])
+    circuit.ry(weights[0], 0)
+    circuit.append(GlobalPhaseGate(weights[0]), [])
+    columns = planar(np.eye(4, dtype=complex))
+    found = GateProgram(circuit, weights).bind(np.array([0.7])).apply(columns)
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.7, 0)
+    assert_equal_up_to_phase(complex_of(found), Operator(circuit).data)
 
 
 def test_what_is_no_unitary_gate_is_an_error_that_names_it():
