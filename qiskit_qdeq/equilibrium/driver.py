@@ -8,6 +8,7 @@ import numpy as np
 
 from qiskit_qdeq.equilibrium.iteration import Iteration
 from qiskit_qdeq.equilibrium.newton import solve_with_newton
+from qiskit_qdeq.equilibrium.probe import Probe, solve_with_probe
 from qiskit_qdeq.equilibrium.scipy_root import ScipyRoot, solve_with_scipy
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Newton, Solver
@@ -48,6 +49,10 @@ def solve(
         return Solution(state, np.zeros(0), none, none, none, np.zeros((0, 1)))
     if isinstance(chosen, ScipyRoot):
         return solve_with_scipy(problem, chosen, state).check(on_failure)
+    if isinstance(chosen, Probe):
+        if hasattr(type(problem), "probe"):
+            return solve_with_probe(problem, chosen, state, solve).check(on_failure)
+        chosen = chosen.newton
     if isinstance(chosen, Newton):
         return solve_with_newton(problem, chosen, state, keep_trace).check(on_failure)
     return Iteration(problem, chosen, state, keep_inverse).run().check(on_failure)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import SHRINK, Broyden, Memory, Solver
 from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
@@ -28,6 +29,11 @@ class Iteration:
         self.evaluations = np.zeros(batch, dtype=np.int64)
         self.trace = [np.full(batch, np.nan)]
         self.cost = Cost()
+        #: Standard errors (b, K) of the latest values of `rows`, None if these are exact.
+        self.errors: Array | None = None
+        #: Sum and number of the states averaged at the noise floor.
+        self.tail = np.zeros_like(self.best)
+        self.within = np.zeros(batch, dtype=np.int64)
         size = state.shape[1]
         self.inverse = np.zeros((batch, size, size)) if keep_inverse and isinstance(solver, Broyden) else None
 
@@ -70,6 +76,7 @@ class Iteration:
         else:
             evaluation = self.problem.values(state, rows)
         self.cost += evaluation.cost
+        self.errors = evaluation.std_errors
         np.add.at(self.evaluations, rows, 1)
         return evaluation.values - state, jacobian
 
@@ -77,7 +84,8 @@ class Iteration:
         """Take the step, shortened for samples whose residual it would not lower (if the solver shortens at all)."""
         start, trial = self.state, self.state + step
         fresh, jacobian = self._evaluate(trial, self.rows, self.solver.needs_jacobian)
-        if self.solver.shortenings:
+        # noise alone raises half of all residuals, and a shorter step would be no remedy
+        if self.solver.shortenings and self.errors is None:
             before = np.linalg.norm(residuals, axis=1)
             worse = np.flatnonzero(~_lowers(np.linalg.norm(fresh, axis=1), before, 1.0))
             if len(worse):
@@ -121,6 +129,9 @@ class Iteration:
         self.status[self.rows[converged]] = Status.CONVERGED
         self.status[self.rows[~finite]] = Status.NOT_FINITE
         done = converged | ~finite | (self.status[self.rows] == Status.STALLED)
+        if self.errors is not None:
+            done |= self._at_noise_floor(memory, residuals, jacobian, done)
+            self.errors = self.errors[~done]
         if not done.any():
             return residuals, jacobian
         self._keep(memory, np.flatnonzero(done))
@@ -129,6 +140,20 @@ class Iteration:
         for name in memory:
             memory[name] = memory[name][left]
         return residuals[left], None if jacobian is None else jacobian[left]
+
+    def _at_noise_floor(self, memory: Memory, residuals: Array, jacobian: Array | None, done: Array) -> Array:
+        """Book samples whose residual is mere noise; which of them are done. The last state stands, not the luckiest."""
+        within = within_noise(residuals, self.errors, self.solver.confidence) & ~done
+        rows = self.rows[within]
+        self.within[rows] += 1
+        moved = self.solver.propose(memory, residuals, jacobian) if self.solver.averaging > 1 else 0
+        self.tail[rows] += (self.state + moved)[within]
+        finished = within & (self.within[self.rows] >= self.solver.averaging)
+        rows = self.rows[finished]
+        self.best[rows] = self.tail[rows] / self.within[rows, None]
+        self.best_residual[rows] = np.linalg.norm(residuals[finished], axis=1)
+        self.status[rows] = Status.NOISE_FLOOR
+        return finished
 
     def _keep(self, memory: Memory, finished: Array) -> None:
         if self.inverse is not None and "inverse" in memory:

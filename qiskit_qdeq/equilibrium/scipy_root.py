@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import optimize
 
+from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Solver
 from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
@@ -77,7 +78,7 @@ class _Sample:
         self.trace: list[float] = []
         self.status = Status.MAX_STEPS
         self.request: Array | None = None
-        self.answer: tuple[Array, Array | None] | None = None
+        self.answer: tuple[Array, Array | None, bool] | None = None
         self.answered = threading.Semaphore(0)
 
 
@@ -147,10 +148,11 @@ def _answer(problem: EquilibriumMap, solver: ScipyRoot, running: list[_Sample]) 
         evaluation, jacobian = problem.linearize(states, rows)
     else:
         evaluation = problem.values(states, rows)
+    noise = within_noise(evaluation.values - states, evaluation.std_errors, solver.confidence)
     for i, sample in enumerate(running):
         slopes = None if jacobian is None else jacobian[i] - np.eye(states.shape[1])
         sample.request = None
-        sample.answer = (evaluation.values[i], slopes)
+        sample.answer = (evaluation.values[i], slopes, bool(noise[i]))
         sample.answered.release()
     return evaluation.cost
 
@@ -164,8 +166,8 @@ def _run(sample: _Sample, solver: ScipyRoot, start: Array, waiting: threading.Se
         sample.answered.acquire()
         if sample.answer is None:
             raise _Finished
-        values, slopes = sample.answer
-        _book(sample, solver, np.array(state, dtype=float), values)
+        values, slopes, noise = sample.answer
+        _book(sample, solver, np.array(state, dtype=float), values, noise)
         return (values - state, slopes) if solver.with_jacobian else values - state
 
     options: dict[str, Any] = {}
@@ -176,7 +178,7 @@ def _run(sample: _Sample, solver: ScipyRoot, start: Array, waiting: threading.Se
             optimize.root(
                 ask, start, method=solver.method, jac=solver.with_jacobian or None, tol=1e-15, options=options
             )
-        if sample.status != Status.CONVERGED:
+        if sample.status not in (Status.CONVERGED, Status.NOISE_FLOOR):
             sample.status = Status.STALLED
     except _Finished:
         pass
@@ -188,7 +190,7 @@ def _run(sample: _Sample, solver: ScipyRoot, start: Array, waiting: threading.Se
         waiting.release()
 
 
-def _book(sample: _Sample, solver: ScipyRoot, state: Array, values: Array) -> None:
+def _book(sample: _Sample, solver: ScipyRoot, state: Array, values: Array, noise: bool) -> None:
     residual = float(np.linalg.norm(values - state))
     sample.trace.append(residual)
     if residual < sample.best_residual:
@@ -198,6 +200,10 @@ def _book(sample: _Sample, solver: ScipyRoot, state: Array, values: Array) -> No
         raise _Finished
     if residual <= max(solver.tol, solver.rtol * float(np.linalg.norm(values))):
         sample.status = Status.CONVERGED
+        raise _Finished
+    if noise:
+        sample.best, sample.best_residual = state, residual
+        sample.status = Status.NOISE_FLOOR
         raise _Finished
     if len(sample.trace) > solver.max_steps:
         sample.status = Status.MAX_STEPS

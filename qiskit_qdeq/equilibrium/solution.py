@@ -19,6 +19,8 @@ _SENTENCES = (
     "the residual is still above the tolerance after the last allowed step",
     "no shorter step along the Newton direction lowers the residual",
     "the iterate or its residual is not finite",
+    "the measured residual cannot be told from shot noise",
+    "a measured residual above the noise was taken out by a chord step, whose result was not measured again",
 )
 
 
@@ -29,6 +31,8 @@ class Status(IntEnum):
     MAX_STEPS = 1
     STALLED = 2
     NOT_FINITE = 3
+    NOISE_FLOOR = 4
+    CORRECTED = 5
 
     def __str__(self) -> str:
         return f"{self.name.lower()}: {_SENTENCES[self.value]}"
@@ -64,8 +68,8 @@ class Solution:
 
     @property
     def converged(self) -> Array:
-        """Which samples reached the tolerance (B,)."""
-        result: Array = self.status == Status.CONVERGED
+        """Which samples reached the tolerance, or what can be told from shots (B,)."""
+        result: Array = (self.status == Status.CONVERGED) | (self.status >= Status.NOISE_FLOOR)
         return result
 
     def check(self, on_failure: str) -> Solution:

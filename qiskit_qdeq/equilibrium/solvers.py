@@ -29,12 +29,15 @@ Memory = dict[str, Array]
 class Solver:
     """Hyper-parameters every solver has.
 
-    A sample has converged once ‖g‖₂ ≤ max(tol, rtol · ‖m‖₂).
+    A sample has converged once ‖g‖₂ ≤ max(tol, rtol · ‖m‖₂), or once a measured g cannot be told from shot noise.
 
     Args:
         tol: absolute tolerance on the residual ‖m(q) - q‖₂; states are expectation values, so 1 is large.
         rtol: tolerance relative to ‖m(q)‖₂, 0 to ignore.
         max_steps: steps after which a sample is given up.
+        confidence: of the noise floor, see `noise.within_noise`; no effect on exact evaluators.
+        averaging: measurements within noise whose states, each moved on by the solver's step, are averaged; no effect on
+            exact evaluators.
     """
 
     name: ClassVar[str] = ""
@@ -43,8 +46,14 @@ class Solver:
     tol: float = 1e-6
     rtol: float = 0.0
     max_steps: int = 50
+    confidence: float = 0.95
+    averaging: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InputError(f"confidence must be between 0 and 1, got {self.confidence!r}")
+        if isinstance(self.averaging, bool) or not isinstance(self.averaging, int) or self.averaging < 1:
+            raise InputError(f"averaging must be an integer >= 1, got {self.averaging!r}")
         for name in ("tol", "rtol"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and np.isfinite(value) and value >= 0):
@@ -221,7 +230,7 @@ class Picard(Solver):
 
 
 def solver(name: str | Solver, **options: Any) -> Any:
-    """The solver of a name: "newton", "broyden", "anderson", "picard" or "scipy:<method of scipy.optimize.root>".
+    """The solver of a name: newton, broyden, anderson, picard, probe or scipy:<method of scipy.optimize.root>.
 
     Args:
         name: the name, or a solver, which is returned as it is.
@@ -231,15 +240,16 @@ def solver(name: str | Solver, **options: Any) -> Any:
         InputError: for an unknown name or option, listing those there are.
 
     >>> solver("picard", damping=0.5)
-    Picard(tol=1e-06, rtol=0.0, max_steps=200, damping=0.5)
+    Picard(tol=1e-06, rtol=0.0, max_steps=200, confidence=0.95, averaging=1, damping=0.5)
     """
+    from qiskit_qdeq.equilibrium.probe import Probe
     from qiskit_qdeq.equilibrium.scipy_root import METHODS, ScipyRoot
 
     if isinstance(name, Solver):
         if options:
             raise InputError(f"options {sorted(options)} cannot be given beside a solver object")
         return name
-    kinds: dict[str, type[Solver]] = {kind.name: kind for kind in (Newton, Broyden, Anderson, Picard)}
+    kinds: dict[str, type[Solver]] = {kind.name: kind for kind in (Newton, Broyden, Anderson, Picard, Probe)}
     known = [*kinds, *(f"scipy:{method}" for method in METHODS)]
     if not isinstance(name, str) or name not in known:
         raise InputError(f"solver must be one of {known}, got {name!r}")

@@ -32,6 +32,9 @@ class Cost:
             self.pubs + other.pubs,
         )
 
+    def __sub__(self, other: Cost) -> Cost:
+        return self + Cost(-other.circuits, -other.shots, -other.jobs, -other.pubs)
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -494,7 +494,7 @@ def test_a_solver_has_a_name_and_takes_its_options(name, kind):
     [
         (
             lambda: solver("netwon"),
-            r"\['newton', 'broyden', 'anderson', 'picard', 'scipy:hybr'.*got 'netwon'",
+            r"\['newton', 'broyden', 'anderson', 'picard', 'probe', 'scipy:hybr'.*got 'netwon'",
         ),
         (lambda: solver("scipy:newton"), "'scipy:hybr'.*'scipy:newton'"),
         (lambda: solver("picard", damp=0.5), r"no option \['damp'\].*'damping'"),
