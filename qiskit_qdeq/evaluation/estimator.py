@@ -197,7 +197,9 @@ class EstimatorMap:
     def base_rows(self, inputs: Array) -> Array:
         """Gate angles (b, E + G) of inputs u (b, D)."""
         angles = self.evaluator.gates.encoder_angles(inputs)
-        return np.concatenate([angles, np.broadcast_to(self.bound.angles, (len(angles), len(self.bound.angles)))], axis=1)
+        return np.concatenate(
+            [angles, np.broadcast_to(self.bound.angles, (len(angles), len(self.bound.angles)))], axis=1
+        )
 
     def encoder_shifts(self, inputs: Array, base: Array) -> tuple[Array, Any]:
         """Rows that measure ∂<M>/∂u, and what turns their values (S, M) into it, (b, M, D)."""

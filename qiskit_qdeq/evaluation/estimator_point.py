@@ -38,7 +38,11 @@ class Observed:
 
     def put(self, rows: Array, states: Array, measured: Measurement) -> None:
         """Book measurements of the samples `rows` at `states`."""
-        self.values[rows], self.std_errors[rows], self.shots[rows] = measured.values, measured.std_errors, measured.shots
+        self.values[rows], self.std_errors[rows], self.shots[rows] = (
+            measured.values,
+            measured.std_errors,
+            measured.shots,
+        )
         self.states[rows] = states
 
     def taken(self, rows: Array | slice = slice(None)) -> Measurement:

@@ -24,9 +24,8 @@ class Sampling:
         jacobian: for shifted encoder angles; None: as `forward`.
         gradient: for shifted weights; None: as `forward`.
         growth: shots at the last training step over shots at the first, geometric in between.
-        gradient_method: "shift" (every shift of every gate, unbiased), "random" (units of a shifted pair of circuits drawn with
-            importance weights, unbiased), or "spsa" (all weights shifted at once in random directions, biased by
-            O(spsa_step²)).
+        gradient_method: "shift" (every shift of every gate, unbiased), "random" (pairs of shifted circuits drawn with importance
+            weights, unbiased), or "spsa" (all weights shifted at once in random directions, biased by O(spsa_step²)).
         gradient_circuits: circuits per sample of "random" and "spsa", an even number.
         spsa_step: shift of every gate angle in "spsa", in radians.
 
@@ -82,7 +81,7 @@ def _check_amount(name: str, amount: float | None) -> None:
     if amount is None:
         return
     if isinstance(amount, numbers.Integral) and not isinstance(amount, bool):
-        if amount < 1:
+        if int(amount) < 1:
             raise InputError(f"{name} must be at least 1 shot, got {amount!r}")
         return
     if isinstance(amount, bool) or not isinstance(amount, numbers.Real) or not 0 < amount < 1:

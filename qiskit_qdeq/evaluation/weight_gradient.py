@@ -1,9 +1,9 @@
 """Estimates of Σ_bm C_bm ∂<M_m>_b/∂β_g, the gradient in the ansatz's gate angles β, from measured rows of angles.
 
-    shift    every shift of every gate:  ∂f/∂β_g = Σ_r c_r f(β + s_r e_g)
-    random   N shifted pairs (b, g, s) drawn with probabilities p:  1/N Σ  c / p · C_b · (f_b(β + s e_g) - f_b(β - s e_g)),
-             unbiased for any p > 0; p ∝ |c| ‖C_b‖ ‖∂β_g/∂θ‖, mixed with a uniform tenth
-    spsa     (f_b(β + ε Δ) - f_b(β - ε Δ)) / 2ε · Δ, random signs Δ per sample (Spall 1992), biased by O(ε²)
+shift    every shift of every gate:  ∂f/∂β_g = Σ_r c_r f(β + s_r e_g)
+random   N shifted pairs (b, g, s) drawn with probabilities p:  1/N Σ  c / p · C_b · (f_b(β + s e_g) - f_b(β - s e_g)),
+         unbiased for any p > 0; p ∝ |c| ‖C_b‖ ‖∂β_g/∂θ‖, mixed with a uniform tenth
+spsa     (f_b(β + ε Δ) - f_b(β - ε Δ)) / 2ε · Δ, random signs Δ per sample (Spall 1992), biased by O(ε²)
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ class Plan:
 
 
 def gradient_plan(
-    template: GateTemplate, base: Array, slopes: Array, cotangent: Array | None, sampling: Sampling, rng: np.random.Generator
+    template: GateTemplate,
+    base: Array,
+    slopes: Array,
+    cotangent: Array | None,
+    sampling: Sampling,
+    rng: np.random.Generator,
 ) -> Plan:
     """What to measure for a weight gradient at angles `base` (B, E + G).
 

@@ -40,9 +40,7 @@ def test_measured_points_agree_with_the_exact_evaluator(seed, kind):
     rng, measured, exact, inputs, state = pair_of(seed, kind)
     ours, truth = measured.map(inputs), exact.map(inputs)
     rows = np.array([2, 0, 2])
-    np.testing.assert_allclose(
-        ours.values(state, rows).values, truth.values(state, rows).values, atol=1e-10
-    )
+    np.testing.assert_allclose(ours.values(state, rows).values, truth.values(state, rows).values, atol=1e-10)
     point, expected = ours.at(state), truth.at(state)
     np.testing.assert_allclose(point.values, expected.values, atol=1e-10)
     np.testing.assert_allclose(point.features, expected.features, atol=1e-10)
