@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class QDEQError(Exception):
     """Base of all errors of qiskit-qdeq."""
@@ -33,3 +36,11 @@ class MissingExtraError(QDEQError, ImportError):
 
 class ConvergenceWarning(UserWarning):
     """Some samples did not reach the equilibrium tolerance; their results carry their status."""
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that led here, not at a line of this package or of scikit-learn."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ("qiskit_qdeq", "sklearn"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

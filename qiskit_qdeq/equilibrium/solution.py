@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.evaluation.protocol import Cost
-from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError
+from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError, warn_user
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -94,7 +93,7 @@ class Solution:
             )
             if on_failure == "raise":
                 raise ConvergenceError(message)
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+            warn_user(message, ConvergenceWarning)
         return self
 
     def __repr__(self) -> str:

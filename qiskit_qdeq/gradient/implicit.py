@@ -7,7 +7,6 @@ Koltun 2019, theorem 1. Modes differ in how λ is found, not in what it means; `
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Anderson, Broyden
 from qiskit_qdeq.evaluation.linear import solve_adjoint as solve_exactly
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation, EvaluationPoint
-from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError
+from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError, warn_user
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -148,7 +147,7 @@ def _iterate(jacobian: Array, cotangent: Array, backward: Backward) -> Array:
         )
         if backward.on_failure == "raise":
             raise ConvergenceError(message)
-        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+        warn_user(message, ConvergenceWarning)
     return found * scale
 
 
