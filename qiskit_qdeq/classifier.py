@@ -9,8 +9,8 @@ True
 
 from __future__ import annotations
 
+import inspect
 import math
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 
 from qiskit_qdeq.circuits import CircuitTemplate
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
-from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.exceptions import InputError, warn_user
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.inference import Prediction, predict
@@ -33,6 +33,11 @@ from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.trainer import Trainer
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Arguments that say which circuit to build.
+_OF_TEMPLATE = ("preset", "num_qubits", "encoding", "ansatz", "readout")
+#: Arguments that a fitted model and its optimizer are built from, and that another epoch cannot change.
+_OF_MODEL = (*_OF_TEMPLATE, "template", "state_scale", "bias", "dtype", "optimizer")
 
 
 class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,7 +52,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         encoding: "amplitude" or "angle".
         ansatz: "paper" (4 or 10 qubits), "random", "hardware_efficient"; None for the preset's.
         readout: "z", "zz" or "zzz"; None for the preset's.
-        template: a `CircuitTemplate` of your own instead of the five arguments above.
+        template: a `CircuitTemplate` of your own instead of the five arguments above, which must then keep their defaults.
         state_scale: factor of the state fed back; None for the preset's (0.5 default, 1 paper).
         bias: constant input appended to every sample; "auto" appends 1.0 where an amplitude is free. Without it amplitude
             encoding drops the norm of a sample and refuses zero vectors.
@@ -141,10 +146,14 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Train on samples X (N, features) with labels y (N,).
+        """Train from scratch on samples X (N, features) with labels y (N,) of at least 2 classes.
+
+        Returns:
+            This classifier, fitted.
 
         Raises:
             InputError: (a ValueError) for data or arguments that cannot be used.
+            ConvergenceError: if training leaves the numbers a computer has, or a gradient does not exist.
         """
         # whatever fails from here on leaves an unfitted classifier, never old weights with new labels
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
@@ -165,17 +174,20 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.history_ = result.history
         self.n_iter_ = len(result.history)
         self._optimizer_state = trainer.state.optimizer
+        self._built_with = {name: getattr(self, name) for name in _OF_MODEL}
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """One epoch over X, y at a constant rate, continuing where the last call (or `fit`) ended.
 
         Args:
-            X, y: samples and labels.
+            X: samples (N, features).
+            y: labels (N,).
             classes: all labels that will ever occur; required at the first call.
 
         Raises:
-            InputError: if `classes` is missing at first, or y holds a label that is not among them.
+            InputError: if `classes` is missing at first, y holds a label that is not among them, or an argument that the
+                model is built from was changed by `set_params` since.
         """
         self._check_arguments()
         first = not hasattr(self, "parameters_")
@@ -183,8 +195,10 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if classes is None:
                 raise InputError("classes must list all labels at the first call of partial_fit")
             self.classes_ = np.unique(classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise InputError(f"classes must stay {self.classes_}, got {np.unique(classes)}")
+        else:
+            self._check_unchanged()
+            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise InputError(f"classes must stay {self.classes_}, got {np.unique(classes)}")
         X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
         check_classification_targets(y)
         unknown = np.setdiff1d(y, self.classes_)
@@ -192,6 +206,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"y holds labels {unknown} that are not in classes {self.classes_}")
         if first:
             self.model_ = self._model(X.shape[1])
+            self._built_with = {name: getattr(self, name) for name in _OF_MODEL}
             self.history_, self.n_iter_ = [], 0
         labels = np.searchsorted(self.classes_, y)
         config = self._config(1, "constant", self._seed() + self.n_iter_)
@@ -206,34 +221,61 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> Array:
-        """Class labels (N,)."""
-        best = self._predict(X).logits.argmax(axis=1)
+        """The most probable class label of every sample.
+
+        Args:
+            X: (N, n_features_in_).
+
+        Returns:
+            Labels (N,), entries of `classes_`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InputError: (a ValueError, as scikit-learn's own for NaN or another number of features) for a sample that cannot
+                be encoded, naming its row.
+            ConvergenceError: with `on_failure="raise"` if a sample has no equilibrium; "warn" gives a `ConvergenceWarning`.
+        """
+        best = self.equilibrium(X).logits.argmax(axis=1)
         return self.classes_[best]
 
     def predict_proba(self, X: Any) -> Array:
-        """Class probabilities (N, C), in the order of `classes_`."""
-        return softmax(self._predict(X).logits)
+        """Class probabilities softmax(logits), (N, C) in the order of `classes_`, of samples X; raises as `predict`.
+
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> QDEQClassifier(epochs=2, random_state=0).fit(X, y).predict_proba(X[:5]).shape
+        (5, 3)
+        """
+        return softmax(self.equilibrium(X).logits)
 
     def decision_function(self, X: Any) -> Array:
-        """Logits (N, C); for two classes their difference (N,)."""
-        logits = self._predict(X).logits
+        """Logits (N, C) in the order of `classes_`; for two classes logit 1 minus logit 0, (N,). Raises as `predict`."""
+        logits = self.equilibrium(X).logits
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def equilibrium(self, X: Any) -> Prediction:
-        """Equilibria, residuals and solver steps of samples X, beside their logits."""
-        return self._predict(X)
+        """Equilibria of samples X (N, n_features_in_): state, residual, converged, steps, beside the logits.
 
-    def _predict(self, X: Any) -> Prediction:
+        In direct mode the state that fed the last layer. Raises as `predict`.
+
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> found = QDEQClassifier(epochs=2, random_state=0).fit(X, y).equilibrium(X)
+        >>> found.state.shape, found.logits.shape, bool(found.converged.all())
+        ((150, 3), (150, 3), True)
+        """
         check_is_fitted(self, "parameters_")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = None if self.mode == "direct" else solver(self.solver)
-        inputs = self.model_.prepare(X).astype(self.dtype)
+        inputs = self.model_.prepare(X).astype(self.model_.dtype)
         return predict(self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
 
     def _check_arguments(self) -> None:
         """What no other part of the package checks under this class's names."""
         if self.template is not None and not isinstance(self.template, CircuitTemplate):
             raise InputError(f"template must be a CircuitTemplate, got {self.template!r}")
+        if self.template is not None:
+            self._check_beside_template()
         if self.num_qubits is not None and (
             not isinstance(self.num_qubits, int | np.integer)
             or isinstance(self.num_qubits, bool)
@@ -253,6 +295,25 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"patience {self.patience!r} needs samples to judge by: set validation_fraction, for example to 0.1"
             )
 
+    def _check_beside_template(self) -> None:
+        defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
+        idle = [name for name in _OF_TEMPLATE if getattr(self, name) != defaults[name]]
+        if idle:
+            raise InputError(
+                f"template decides the circuit, so {self._shown(idle)} would have no effect: leave out either"
+            )
+
+    def _shown(self, names: list[str]) -> str:
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    def _check_unchanged(self) -> None:
+        changed = [name for name in _OF_MODEL if getattr(self, name) != self._built_with[name]]
+        if changed:
+            raise InputError(
+                f"{self._shown(changed)} changed since this classifier was fitted, and "
+                "partial_fit continues with the model it has: call fit to train a new one"
+            )
+
     def _check_training_data(self, X: Any, y: Any) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -261,7 +322,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"y must hold at least 2 classes, got only one class: {self.classes_[0]!r}")
         constant = np.flatnonzero(np.ptp(X, axis=0) == 0)
         if len(constant) == X.shape[1] and len(X) > 1:
-            warnings.warn(f"all {X.shape[1]} features are constant: nothing can be learned", stacklevel=3)
+            warn_user(f"all {X.shape[1]} features are constant: nothing can be learned")
         return X, labels
 
     def _hold_out(self, X: Array, labels: Array) -> list[Array]:
@@ -300,13 +361,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _model(self, num_features: int) -> QDEQModel:
         classes = len(self.classes_)
         if self.template is not None:
-            spare = self.template.num_features - num_features
-            if spare not in (0, 1):
-                raise InputError(
-                    f"template encodes {self.template.num_features} features, X has {num_features} "
-                    "(a template may have one input more, for the bias)"
-                )
-            bias = (1.0 if self.bias == "auto" else float(self.bias)) if spare else 0.0
+            bias = self._template_bias(num_features)
             return QDEQModel(
                 self.template,
                 classes,
@@ -326,6 +381,29 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             dtype=self.dtype,
             **{name: value for name, value in overrides.items() if value is not None},
         ).build()
+
+    def _template_bias(self, num_features: int) -> float:
+        """The constant for a template's spare input; 0 where it has none."""
+        assert self.template is not None
+        inputs = self.template.num_features
+        if inputs not in (num_features, num_features + 1):
+            raise InputError(
+                f"template encodes {inputs} features, X has {num_features} "
+                "(a template may have one input more, for the bias)"
+            )
+        if inputs == num_features:
+            if self.bias not in ("auto", 0):
+                raise InputError(
+                    f"bias {self.bias!r} has no effect: the features of X take all {inputs} inputs of the template; "
+                    "leave bias at 'auto', or build the template with one input more"
+                )
+            return 0.0
+        if self.bias == 0:
+            raise InputError(
+                f"bias is 0, but the template has {inputs} inputs for {num_features} features, and the spare one takes the "
+                f"bias: set another bias ('auto' is 1.0), or build the template with {num_features} inputs"
+            )
+        return 1.0 if self.bias == "auto" else float(self.bias)
 
     def _size(self, num_features: int) -> tuple[int, float]:
         """Qubits and bias for this many features."""

@@ -18,8 +18,10 @@ from qiskit_qdeq.readout import cross_entropy
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Samples evaluated together: enough for full speed, little enough for a small machine.
+#: Samples evaluated together at most: enough for full speed, little enough for a small machine.
 BATCH = 512
+#: Bytes of encoded columns (2**n amplitudes and their K derivatives per sample) held at once.
+_COLUMN_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def predict(
 
     Raises:
         ConvergenceError: with `on_failure="raise"`.
-        InputError: for parameters of another length.
+        InputError: for parameters of another length, or a sample that leaves the domain of the encoder's angles.
     """
     if parameters.shape != (model.num_parameters,):
         raise InputError(f"parameters must have shape ({model.num_parameters},), got {parameters.shape}")
@@ -90,8 +92,9 @@ def _predict(
     weights, matrix, bias = model.split(parameters)
     bound = model.evaluator.bind(weights)
     parts: list[tuple[Array, Solution]] = []
-    for first in range(0, len(inputs), BATCH):
-        problem = bound.map(inputs[first : first + BATCH])
+    size = max(1, min(BATCH, _COLUMN_BYTES // (16 * 2**model.template.num_qubits * (1 + model.num_states))))
+    for first in range(0, len(inputs), size):
+        problem = bound.map(inputs[first : first + size])
         if solver is None:
             visited = direct_pass(problem, layers)
             point = visited.last
@@ -105,6 +108,12 @@ def _predict(
     merged = _merge([solution for _, solution in parts], model.num_states)
     merged.check(on_failure)
     logits = np.concatenate([part for part, _ in parts]) if parts else np.zeros((0, model.num_classes))
+    lost = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(lost):
+        raise InputError(
+            f"sample {lost[0]} ({len(lost)} in all) has no finite logits: with the state fed back its features leave the "
+            "domain of the encoder's angles. Use a smaller state_scale, or angles defined for all values"
+        )
     return Prediction(logits, merged.state, merged.residual, merged.converged, merged.steps)
 
 

@@ -17,11 +17,17 @@ from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.equilibrium.contraction import amplitude_lipschitz, rotation_lipschitz
 from qiskit_qdeq.evaluation.exact import exact_evaluator
-from qiskit_qdeq.evaluation.protocol import Evaluator
+from qiskit_qdeq.evaluation.expressions import AngleMap
+from qiskit_qdeq.evaluation.program import primitive_gates
+from qiskit_qdeq.evaluation.protocol import EquilibriumMap, Evaluator
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.readout import Readout
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_LARGEST_GIGABYTES = 8
+#: Samples whose columns are held together when the memory of a training step is estimated.
+_TRAINED = 64
 
 
 def nearest_injection(num_features: int, num_states: int, state_scale: float = 1.0) -> Array:
@@ -36,6 +42,23 @@ def nearest_injection(num_features: int, num_states: int, state_scale: float = 1
     injection = np.zeros((num_features, num_states))
     injection[np.arange(num_features), np.arange(num_features) * num_states // num_features] = state_scale
     return injection
+
+
+def check_size(num_qubits: int, num_features: int, num_states: int, *, amplitude: bool) -> None:
+    """Refuse circuits whose exact evaluation takes more memory than this package tries, before anything is built.
+
+    Measured: amplitude encoding holds D columns of U(θ) and K² columns M_j V P_k, other encoders 1 + K columns per sample.
+
+    Raises:
+        InputError: with the memory needed.
+    """
+    columns = 2 * num_states**2 + 4 * (num_features + num_states) if amplitude else 4 * _TRAINED * (1 + num_states)
+    gigabytes = 2.0 ** min(num_qubits, 500) * columns * 16 / 2**30
+    if gigabytes > _LARGEST_GIGABYTES:
+        raise InputError(
+            f"num_qubits {num_qubits} with {num_features} features needs about {gigabytes:.3g} GB for exact evaluation, "
+            f"more than the {_LARGEST_GIGABYTES} GB this package tries: use fewer qubits"
+        )
 
 
 class QDEQModel:
@@ -53,7 +76,7 @@ class QDEQModel:
         dtype: "float64" or "float32", of the exact evaluator.
 
     Raises:
-        InputError: if sizes do not fit or a value is out of range.
+        InputError: if sizes do not fit, a value is out of range, or the circuit is too large to simulate.
     """
 
     def __init__(
@@ -73,6 +96,8 @@ class QDEQModel:
                 raise InputError(f"{name} must be a finite number, got {value!r}")
         if num_classes < 2:
             raise InputError(f"num_classes must be >= 2, got {num_classes}: one class leaves nothing to learn")
+        amplitude = isinstance(template.encoder, AmplitudeEncoder)
+        check_size(template.num_qubits, template.num_features, template.num_states, amplitude=amplitude)
         self.template = template
         self.bias = float(bias)
         self.num_features = template.num_features - (1 if bias else 0)
@@ -135,7 +160,30 @@ class QDEQModel:
         inputs = self.template.encoder.validate(inputs)
         if isinstance(self.template.encoder, AmplitudeEncoder):
             self._check_lengths(inputs)
+        if self._gate_angles is not None and (undefined := self._gate_angles.undefined(inputs)):
+            sample, angle = undefined
+            raise InputError(
+                f"sample {sample} of x cannot be encoded: {angle} is not finite. Scale the features into the domain of "
+                "the encoder's angles, with room for the state fed back, or use a smaller state_scale"
+            )
         return inputs
+
+    def map(self, weights: Any, inputs: Any) -> EquilibriumMap:
+        """q -> m(x + P q; θ) for a whole batch: what `solve` and `contraction` take.
+
+        Args:
+            weights: θ (p,), the first part of `split(parameters)`.
+            inputs: (B, D), what `prepare` returned.
+
+        Raises:
+            InputError: for another shape, or values that are not finite.
+        """
+        weights = check_reals("weights", weights)
+        if weights.shape != (self.num_weights,):
+            raise InputError(f"weights must have shape ({self.num_weights},), got {weights.shape}")
+        if not np.isfinite(weights).all():
+            raise InputError(f"weights must be finite, entry {int(np.argmin(np.isfinite(weights)))} is not")
+        return self.evaluator.bind(weights).map(self.template.encoder.validate(inputs))
 
     def _check_lengths(self, inputs: Array) -> None:
         """Squares of lengths outside these limits leave the floating-point range, or all its digits."""
@@ -155,6 +203,15 @@ class QDEQModel:
         if isinstance(self.template.encoder, AngleEncoder):
             return rotation_lipschitz(self.injection, self._state_norms, len(inputs))
         return np.full(len(inputs), np.inf)
+
+    @cached_property
+    def _gate_angles(self) -> AngleMap | None:
+        """The encoder's gate angles as functions of u, where these are not known to be u itself."""
+        encoder = self.template.encoder
+        if isinstance(encoder, AmplitudeEncoder) or encoder.product_axes is not None:
+            return None
+        angles = [gate.angle for gate in primitive_gates(encoder.circuit) if gate.angle is not None]
+        return AngleMap(angles, encoder.parameters)
 
     @cached_property
     def _state_norms(self) -> Array:

@@ -23,12 +23,13 @@ from qiskit_qdeq.circuits import (
     random_ansatz,
 )
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.model import QDEQModel, check_size
 
 ENCODINGS = ("amplitude", "angle")
 ANSATZES = ("paper", "random", "hardware_efficient")
 PRESETS = ("default", "paper")
-_LARGEST_GIGABYTES = 16
+#: Options that shape one ansatz only.
+_OF_ANSATZ = {"ansatz_gates": "random", "ansatz_seed": "random", "ansatz_layers": "hardware_efficient"}
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,7 @@ class ModelConfig:
         """Refuse what no machine can simulate before anything of that size is built."""
         if not isinstance(self.num_qubits, int) or self.num_qubits < 1:
             raise InputError(f"num_qubits must be an integer >= 1, got {self.num_qubits!r}")
-        columns = self.num_features + 1 if self.encoding == "amplitude" else 64
-        gigabytes = 2.0**self.num_qubits * columns * 48 / 2**30
-        if gigabytes > _LARGEST_GIGABYTES:
-            raise InputError(
-                f"num_qubits {self.num_qubits} with {self.num_features} features needs about {gigabytes:.3g} GB for exact "
-                f"evaluation, more than the {_LARGEST_GIGABYTES} GB this package tries: use fewer qubits"
-            )
+        check_size(self.num_qubits, self.num_features, self.num_qubits, amplitude=self.encoding == "amplitude")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -137,7 +132,7 @@ def model_config(preset: str, num_features: int, num_classes: int, num_qubits: i
         overrides: fields of `ModelConfig`.
 
     Raises:
-        InputError: for an unknown preset or field.
+        InputError: for an unknown preset or field, or one without effect.
 
     >>> model_config("paper", 16, 4, 4).build().num_parameters
     107
@@ -158,4 +153,8 @@ def model_config(preset: str, num_features: int, num_classes: int, num_qubits: i
         }
     else:
         values = {"ansatz": "paper" if num_qubits in (4, 10) else "hardware_efficient"}
-    return ModelConfig(num_features, num_classes, num_qubits, **{**values, **overrides})
+    config = ModelConfig(num_features, num_classes, num_qubits, **{**values, **overrides})
+    for name, ansatz in _OF_ANSATZ.items():
+        if name in overrides and config.ansatz != ansatz:
+            raise InputError(f"{name} is for ansatz {ansatz!r} and has no effect with {config.ansatz!r}: leave it out")
+    return config

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
-from qiskit.circuit import Barrier, CircuitInstruction, Gate, Parameter
+from qiskit.circuit import Barrier, CircuitInstruction, Gate, Parameter, ParameterExpression
+from qiskit.circuit.library import get_standard_gate_name_mapping
 
+from qiskit_qdeq.evaluation.expressions import AngleMap
 from qiskit_qdeq.exceptions import InputError
 
 
@@ -65,7 +67,7 @@ def check_parameters(
 
 
 def check_unitary(circuit: QuantumCircuit, name: str) -> QuantumCircuit:
-    """Return `circuit`, or raise InputError if it is not made of unitary gates and barriers only."""
+    """Return `circuit`, or raise InputError if it is not made of unitary gates with real angles and barriers only."""
     if not isinstance(circuit, QuantumCircuit):
         raise InputError(f"{name} must be a QuantumCircuit, got {type(circuit).__name__}")
     if circuit.num_qubits == 0:
@@ -77,7 +79,22 @@ def check_unitary(circuit: QuantumCircuit, name: str) -> QuantumCircuit:
         )
     for instruction in circuit.data:
         _check_instruction(instruction, name)
+    AngleMap(_angles(circuit), circuit.parameters)
     return circuit
+
+
+def _angles(circuit: QuantumCircuit) -> list[ParameterExpression]:
+    """The gate angles of a circuit that are more than a parameter or a number, also inside of the user's own gates."""
+    library = get_standard_gate_name_mapping()
+    found: list[ParameterExpression] = []
+    for instruction in circuit.data:
+        operation = instruction.operation
+        free = [p for p in operation.params if isinstance(p, ParameterExpression) and p.parameters]
+        if free and operation.name not in library and isinstance(operation.definition, QuantumCircuit):
+            found += _angles(operation.definition)
+        else:
+            found += [p for p in free if not isinstance(p, Parameter)]
+    return found
 
 
 def _check_instruction(instruction: CircuitInstruction, name: str) -> None:

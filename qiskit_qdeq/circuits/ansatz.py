@@ -86,7 +86,10 @@ def paper_ansatz(
     """
     gates = json.loads(files("qiskit_qdeq.circuits").joinpath("paper_circuits.json").read_text("utf-8"))
     if str(check_count("num_qubits", num_qubits)) not in gates:
-        raise InputError(f"the paper's ansatz exists for num_qubits 4 and 10, got {num_qubits!r}; use random_ansatz")
+        raise InputError(
+            f"the paper's ansatz exists for num_qubits 4 and 10, got {num_qubits!r}; for others use "
+            "ansatz='random', or random_ansatz(...)"
+        )
     layer, extra, closing = (gates[str(num_qubits)][key] for key in ("random_layer", "extra_gates", "closing_gates"))
     if not train_extra:
         extra = [[*gate, angle] for gate, angle in zip(extra, _check_extra(extra_angles, len(extra)), strict=True)]

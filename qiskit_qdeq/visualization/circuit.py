@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from qiskit_qdeq.visualization._figure import WIDTH, NotebookFigure
 
 PARTS = ("boxed", "template", "encoder", "ansatz")
 
+_BOX = "S(φ)"
 #: Inches per gate width of a short circuit, which is not stretched to the full width.
 _UNIT = 0.5
 
@@ -38,7 +40,7 @@ def plot_circuit(
         template: the circuit U(θ) S(φ).
         part: "boxed" draws the encoder as one box S(φ) before the ansatz, "template" every gate of both,
             "encoder" and "ansatz" one of them.
-        fold: gate columns per row.
+        fold: most gate columns per row; the rows are made about equally long.
         reverse_bits: wire 0 (Qiskit's last qubit) on top, instead of qubit 0.
         style: as in `QuantumCircuit.draw`.
 
@@ -54,16 +56,22 @@ def plot_circuit(
     if part not in PARTS:
         raise InputError(f"part must be one of {list(PARTS)}, got {part!r}")
     circuit = _part(template, part)
-    options = {"output": "mpl", "fold": fold, "reverse_bits": reverse_bits, "style": style}
+    options = {"output": "mpl", "fold": -1, "reverse_bits": reverse_bits, "style": style}
     try:
         figure = _draw(circuit, WIDTH, options)
-        columns = _span(figure)[0]
-        if columns * _UNIT < WIDTH:
-            figure = _draw(circuit, columns * _UNIT, options)
+        width = int(_span(figure)[0])
+        # a column is one unit wide, and so is the space for the names of the wires
+        columns = width - 1
+        if columns > fold:
+            options["fold"] = math.ceil(columns / math.ceil(columns / fold))
+            width = int(options["fold"]) + 1
+        figure = _draw(circuit, min(WIDTH, (width + 0.5) * _UNIT), options)
     except MissingOptionalLibraryError as error:
         raise MissingExtraError(
             'Qiskit\'s matplotlib drawer needs pylatexenc, which is not installed: pip install "qiskit-qdeq[drawing]"'
         ) from error
+    if part == "boxed":
+        _remove_wire_numbers(figure)
     return figure
 
 
@@ -71,7 +79,7 @@ def _part(template: CircuitTemplate, part: str) -> QuantumCircuit:
     """A copy to draw, with short parameter names."""
     if part == "boxed":
         circuit = QuantumCircuit(template.num_qubits)
-        circuit.append(Gate("S(φ)", template.num_qubits, []), circuit.qubits)
+        circuit.append(Gate(_BOX, template.num_qubits, []), circuit.qubits)
         circuit.compose(template.ansatz, inplace=True)
     else:
         encoder, ansatz = template.encoder.circuit, template.ansatz
@@ -99,6 +107,16 @@ def _draw(circuit: QuantumCircuit, width: float, options: dict[str, Any]) -> Not
     across, down = _span(figure)
     figure.set_size_inches(width, width * down / across)
     return figure
+
+
+def _remove_wire_numbers(figure: Figure) -> None:
+    """Qiskit numbers the wires at the left edge of a box, across its name; S(φ) acts on all of them in order."""
+    texts = figure.axes[0].texts
+    box = next(text for text in texts if text.get_text() == _BOX)
+    left = box.get_position()[0]
+    for text in list(texts):
+        if text.get_text().isdecimal() and text.get_position()[0] < left:
+            text.remove()
 
 
 def _span(figure: Figure) -> tuple[float, float]:

@@ -16,6 +16,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Classes up to which a cell has room for counts and percentages, and for counts.
 _PERCENT, _COUNTS = 12, 20
+#: Letters of a class name that are shown.
+_NAME = 24
 
 
 def plot_confusion(labels: Any, predictions: Any, classes: Sequence[Any], *, axes: Axes | None = None) -> Figure:
@@ -41,7 +43,11 @@ def plot_confusion(labels: Any, predictions: Any, classes: Sequence[Any], *, axe
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     side = float(np.clip(1.2 + 0.6 * len(names), 3.2, 6.3 if len(names) <= _PERCENT else WIDTH))
-    figure, axes = own_or_given(axes, side, side if len(names) <= _PERCENT else 0.85 * side)
+    turned = max(map(len, names)) * len(names) > 50
+    # long names take their room from outside of the matrix
+    long = 0.055 * max(0, max(map(len, names)) - 8)
+    high = side if len(names) <= _PERCENT else 0.85 * side
+    figure, axes = own_or_given(axes, side + long, high + long * turned)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) > _PERCENT:
         bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1], format=_percent)
@@ -50,7 +56,7 @@ def plot_confusion(labels: Any, predictions: Any, classes: Sequence[Any], *, axe
     _write_cells(axes, counts, shares)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
-    if max(map(len, names)) * len(names) > 50:
+    if turned:
         axes.tick_params("x", labelrotation=90)
     right = np.trace(counts) / len(labels)
     title = f"accuracy {100 * right:.1f} % of {len(labels)} samples"
@@ -61,10 +67,14 @@ def plot_confusion(labels: Any, predictions: Any, classes: Sequence[Any], *, axe
 def _class_names(classes: Any) -> list[str]:
     if isinstance(classes, str) or not np.iterable(classes):
         raise InputError(f"classes must be a sequence of class names, got {classes!r}")
-    names = [str(name) for name in classes]
+    names = [_shortened(str(name)) for name in classes]
     if len(names) < 2:
         raise InputError(f"classes must name at least two classes, got {names}")
     return names
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def _check_labels(name: str, values: Any, num_classes: int) -> Array:

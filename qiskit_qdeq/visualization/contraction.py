@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.equilibrium.contraction import ContractionReport
@@ -122,23 +122,36 @@ def plot_contraction(report: ContractionReport, *, axes: Axes | None = None) -> 
     figure, axes = own_or_given(axes, 5.0, 3.2)
     everything = np.concatenate([values for values, _, _ in curves.values()])
     positive = everything[np.isfinite(everything) & (everything > 0)]
-    if positive.size:
-        axes.set_xscale("log")
-        low, high = min(positive.min(), 1) / 1.5, max(positive.max(), 1) * 1.5
-    else:
-        low, high = 0.0, 1.5
+    low, high = _limits(axes, positive)
     for name, (values, color, style) in curves.items():
         _draw_share(axes, values, low, high, name, color, style)
     axes.axvline(1, color=BLACK, linewidth=1, linestyle=":")
     # room above 100 % for the legend
     axes.set(xlim=(low, high), ylim=(0, 140), yticks=range(0, 101, 20))
     many = np.mean(np.asarray(report.equilibria) > 1)
-    title = f"contraction of {len(report.lipschitz)} samples"
+    samples = len(report.lipschitz)
+    title = f"contraction of {samples} sample{'s' if samples > 1 else ''}"
     if many:
         title += f"; several equilibria in {100 * many:.1f} %"
     label(axes, title, "value (no unit; below 1 is contractive)", "samples at or below (%)")
     legend(axes, loc="upper left")
     return figure
+
+
+def _limits(axes: Axes, positive: Array) -> tuple[float, float]:
+    """Ends of the axis around the finite values > 0 and the limit 1: logarithmic where they span much."""
+    low, high = min([*positive, 1.0]), max([*positive, 1.0])
+    if high < 10 * low:
+        margin = max(0.08 * (high - low), 1e-3)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        return low - margin, high + margin
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if high < 300 * low:
+        # within two decades powers of ten alone are too few
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+    return low / 1.5, high * 1.5
 
 
 def _sorted(report: ContractionReport, name: str) -> Array:

@@ -151,22 +151,26 @@ def _panels(curves: Curves) -> list[Callable[[Axes, Curves], None]]:
 
 
 def _line(axes: Axes, curves: Curves, values: Array, name: str, color: str, style: str = "-") -> None:
-    marker = "o" if len(values) <= 20 else None
+    known = np.isfinite(values)
+    # a point between gaps has no line through it
+    alone = known & ~np.append(False, known[:-1]) & ~np.append(known[1:], False)
     axes.plot(
         curves["epoch"],
         values,
         color=color,
         linestyle=style,
-        linewidth=1.3,
-        marker=marker,
+        linewidth=1.3 if len(values) <= 300 else 0.7,
+        marker="o",
         markersize=3,
+        markevery=known if len(values) <= 20 else alone,
         label=name,
     )
 
 
-def _from_zero(axes: Axes) -> None:
+def _from_zero(axes: Axes, room: float = 1.08) -> None:
+    """The axis from zero to `room` times the highest value."""
     highest = max(float(np.nanmax(line.get_ydata())) for line in axes.lines)
-    axes.set_ylim(0, 1.08 * highest or 1.0)
+    axes.set_ylim(0, room * highest or 1.0)
 
 
 def _loss(axes: Axes, curves: Curves) -> None:
@@ -175,7 +179,8 @@ def _loss(axes: Axes, curves: Curves) -> None:
         _line(axes, curves, curves["valid_loss"], "valid", VERMILLION, "--")
     if "penalty" in curves and curves["penalty"].any():
         _line(axes, curves, curves["penalty"], "penalty", GREEN, "-.")
-    _from_zero(axes)
+    # the legend stands above the curves
+    _from_zero(axes, 1.35)
     label(axes, "loss", "epoch", "cross-entropy (nats)")
     legend(axes, loc="upper right")
 
@@ -219,7 +224,8 @@ def _solver(axes: Axes, curves: Curves) -> None:
     axes.yaxis.label.set_color(BLUE)
     share = axes.twinx()
     _line(share, curves, 100 * lost, "unconverged", VERMILLION, "--")
-    _from_zero(share)
+    # below the steps, which would hide it
+    _from_zero(share, 2)
     share.set_ylabel("unconverged (%)", fontsize=TEXT, color=VERMILLION)
     share.tick_params(labelsize=SMALL)
 

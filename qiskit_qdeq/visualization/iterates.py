@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.equilibrium.driver import solve
@@ -100,6 +100,7 @@ def plot_iterates(
     axes.plot(*begin[[first, second]], "s", color=BLACK, markersize=8, fillstyle="none", label="start")
     axes.plot(*centre, "o", color=BLACK, markersize=9, fillstyle="none", label="q*")
     axes.set(xlim=window[0], ylim=window[1], aspect="equal")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     names = [f"state {index}, q$_{{{index}}}$" for index in (first, second)]
     label(axes, "iterates of one sample", *names)
     legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, labelspacing=0.4)

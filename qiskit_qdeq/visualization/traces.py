@@ -96,14 +96,21 @@ def _draw(axes: Axes, solution: Solution, trace: Array, samples: int) -> None:
     drawn = np.where(np.isfinite(trace), np.maximum(trace, _FLOOR), np.nan)
     chosen = np.unique(np.linspace(0, len(trace) - 1, min(samples, len(trace))).astype(int))
     steps = np.arange(trace.shape[1])
+    # a few steps, or a few samples, need more than hairlines
+    look: dict[str, Any] = {"linewidth": 0.7 if len(chosen) > 5 else 1.4, "alpha": 0.7}
+    if trace.shape[1] <= 20:
+        look |= {"marker": ".", "markersize": 3}
     for converged, color, name, order in (
         (True, SKY, "sample", 2),
         (False, ORANGE, "sample, not converged", 3),
     ):
         for row in chosen[solution.converged[chosen] == converged]:
-            axes.plot(steps, drawn[row], color=color, linewidth=0.7, alpha=0.7, label=name, zorder=order)
+            axes.plot(steps, drawn[row], color=color, label=name, zorder=order, **look)
             name = ""
-    axes.plot(steps, _median(drawn, solution), color=BLUE, linewidth=2.2, label="median", zorder=4)
+    median = _median(drawn, solution)
+    # one sample is its own median, which would hide it
+    if len(trace) > 1 or not len(chosen):
+        axes.plot(steps, median, color=BLUE, linewidth=2.2, label="median", zorder=4, marker="o", markersize=2)
     axes.set_yscale("log")
 
 
