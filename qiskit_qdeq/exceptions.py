@@ -38,6 +38,10 @@ class ConvergenceWarning(UserWarning):
     """Some samples did not reach the equilibrium tolerance; their results carry their status."""
 
 
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was replaced by the one saved before it."""
+
+
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the user's code that led here, not at a line of this package or of scikit-learn."""
     frame, level = sys._getframe(1), 2

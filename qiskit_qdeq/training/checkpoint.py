@@ -12,12 +12,11 @@ How NaN and infinities are written in the document: as the strings ``"float:nan"
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
-import secrets
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from ..exceptions import CheckpointError, InputError
+from ..exceptions import CheckpointError, CheckpointWarning, InputError
+from ._atomic import temporary_pattern, write_together
 from ._document import decode_document, differences, encode_document, parse_json, type_name
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -104,7 +104,7 @@ def save_checkpoint(
     _refuse_foreign_file(path.with_suffix(".json"))
     if keep_previous and (current := _undamaged_bytes(path)) is not None:
         files = {_previous(path): current, **files}
-    _write_together(path, files)
+    write_together(path, files)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -133,6 +133,56 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(arrays, document, path)
 
 
+def load_latest(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint, or with a warning the generation before it where the file is damaged or gone.
+
+    Raises:
+        CheckpointError: if neither can be used, or the file is whole and of a newer version.
+    """
+    path = _as_path(path)
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, _OtherVersion):
+            raise
+        try:
+            earlier = load_checkpoint(_previous(path))
+        except CheckpointError:
+            raise error from None
+        warnings.warn(
+            f"Checkpoint '{path}' cannot be used: {error.__cause__}. '{earlier.path}', the one saved before it, takes "
+            "its place: only what was done between the two is lost.",
+            CheckpointWarning,
+            stacklevel=2,
+        )
+        return earlier
+
+
+def has_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a checkpoint at ``path``, or at least its previous generation."""
+    path = _as_path(path)
+    return path.exists() or _previous(path).exists()
+
+
+def remove_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Delete a checkpoint, its previous generation, its readable copy and what killed saves left; itself last.
+
+    Raises:
+        CheckpointError: if a file cannot be deleted, or ``<stem>.json`` is something else.
+    """
+    path = _as_path(path)
+    copy = path.with_suffix(".json")
+    _refuse_foreign_file(copy)
+    files = [copy, _previous(path), path]
+    try:
+        for file in files:
+            for unfinished in path.parent.glob(temporary_pattern(file)):
+                unfinished.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"'{error.filename}' cannot be deleted ({error.strerror or error}).") from error
+
+
 def require(checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> None:
     """Make sure that the checkpoint's document says what is wanted, or list every difference.
 
@@ -158,6 +208,10 @@ def require(checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> None:
 
 class _Damage(Exception):
     """Why bytes are not a checkpoint; ``load_checkpoint`` adds the file's name."""
+
+
+class _OtherVersion(_Damage):
+    """The bytes may well be a checkpoint, but of a version that this package does not read."""
 
 
 def _as_path(path: str | os.PathLike[str]) -> Path:
@@ -251,7 +305,7 @@ def _metadata(blob: bytes) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise _Damage(f"it is not in the format '{FORMAT}'")
     if (version := metadata.get("version")) != str(VERSION):
-        raise _Damage(
+        raise _OtherVersion(
             f"it has version {str(version)[:20]!r} of the format, and this qiskit-qdeq reads version "
             f"{VERSION}: upgrade if the file is newer"
         )
@@ -317,41 +371,3 @@ def _refuse_foreign_file(path: Path) -> None:
             f"'{path}' would be overwritten by the readable copy of the checkpoint, but it is something "
             "else: move it or give the checkpoint another name."
         )
-
-
-def _write_together(path: Path, files: Mapping[Path, bytes]) -> None:
-    """Write all files under temporary names, then rename them one after the other, ``path`` itself last."""
-    staged: dict[Path, Path] = {}
-    state = "what was there before is untouched"
-    try:
-        for target, data in files.items():
-            staged[target] = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-            with staged[target].open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for target, temporary in staged.items():
-            os.replace(temporary, target)
-        state = "the new one is in its place, but may not survive a power failure"
-        _sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"Checkpoint '{path}' could not be written ({reason}); {state}.") from error
-    finally:
-        for temporary in staged.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the renames themselves to the disk, where the system can do that for folders (POSIX)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ the position of the sampler: a resumed run repeats nothing and skips nothing.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Purposes of random streams; part of the key, so that no two streams coincide.
 ORDER, NOISE, INITIAL = 0, 1, 2
+_HISTORY = "history/"
 
 
 def stream(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
@@ -82,17 +84,17 @@ class TrainingState:
             "best_parameters": self.best_parameters,
             "equilibria": self.equilibria,
             **moments,
+            **history_arrays(self.history),
         }
 
     def document(self) -> dict[str, Any]:
-        """Counters and history for a checkpoint."""
+        """Counters for a checkpoint."""
         return {
             "step": self.step,
             "sums": dict(vars(self.sums)),
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
             "stale_epochs": self.stale_epochs,
-            "history": self.history,
             "stopped": self.stopped,
         }
 
@@ -122,9 +124,36 @@ def restore(checkpoint: Checkpoint, optimizer: Optimizer, like: TrainingState) -
             arrays["best_parameters"],
             arrays["equilibria"],
             **{**progress, "sums": EpochSums(**progress["sums"])},
+            history=history_from(arrays),
         )
     except (InputError, TypeError, KeyError) as error:
         raise CheckpointError(f"Checkpoint '{checkpoint.path}' is incomplete: {error}") from error
+
+
+def history_arrays(history: Sequence[Mapping[str, float]]) -> dict[str, Array]:
+    """One array (epochs,) per figure of the history, named ``history/<figure>``.
+
+    >>> history_from(history_arrays([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]))
+    [{'epoch': 1, 'loss': 0.5}, {'epoch': 2, 'loss': 0.25}]
+    """
+    names = history[0] if history else ()
+    return {
+        f"{_HISTORY}{name}": np.array([record[name] for record in history], np.int64 if name == "epoch" else np.float64)
+        for name in names
+    }
+
+
+def history_from(arrays: Mapping[str, Array]) -> list[dict[str, float]]:
+    """The history whose ``history_arrays`` are among these.
+
+    Raises:
+        InputError: if they are no columns of one table.
+    """
+    columns = {name.removeprefix(_HISTORY): array for name, array in arrays.items() if name.startswith(_HISTORY)}
+    if any(column.ndim != 1 for column in columns.values()) or len({len(column) for column in columns.values()}) > 1:
+        raise InputError(f"arrays {sorted(columns)} of the history differ in length")
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -15,11 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from qiskit_qdeq.evaluation.threads import compute_context
-from qiskit_qdeq.exceptions import ConvergenceError, InputError
+from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, InputError
 from qiskit_qdeq.inference import evaluate, predict
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.training.checkpoint import load_checkpoint, require, save_checkpoint
+from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.identity import require_same_run, run_identity
 from qiskit_qdeq.training.optimizers import clip_by_global_norm, optimizer
 from qiskit_qdeq.training.schedules import schedule
 from qiskit_qdeq.training.state import INITIAL, NOISE, ORDER, EpochSums, TrainingState, restore, stream, versions
@@ -29,6 +29,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Samples on which the spectral radius of J is measured after each epoch.
 _SPECTRUM_SAMPLES = 128
+#: Seconds of training per second of saving, at least, at the ends of epochs.
+_WORK_PER_SAVE = 10
 
 
 class Callback(Protocol):
@@ -71,8 +73,12 @@ class Trainer:
         x, y: training samples (N, features) and labels 0..C-1 (N,).
         x_valid, y_valid: validation samples; None keeps the last parameters instead of the best.
         callbacks: told of steps and epochs.
-        checkpoint: file written after every epoch (and every `checkpoint_every` steps), or None.
-        checkpoint_every: steps between checkpoints, 0 for epochs only.
+        checkpoint: file to keep the run in, or None. It is written at the end of an epoch if `checkpoint_seconds` have
+            passed since it was written last, and ten times what writing takes; every `checkpoint_every` steps; and when
+            the run ends or is stopped.
+        checkpoint_every: steps between further checkpoints, 0 for none.
+        checkpoint_seconds: see there; with 0 every epoch is saved. A killed process loses this much work, or ten times
+            what writing takes, and the epoch it was in.
         initial_parameters: start from these instead of random ones.
         notes: plain values kept in the checkpoint beside the run's own, such as where the data came from.
 
@@ -92,6 +98,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 0,
+        checkpoint_seconds: float = 1.0,
         initial_parameters: Array | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
@@ -104,8 +111,12 @@ class Trainer:
             raise InputError("x_valid holds no samples: leave it out to train without validation")
         if checkpoint_every < 0:
             raise InputError(f"checkpoint_every must be >= 0, got {checkpoint_every}")
+        if not checkpoint_seconds >= 0:
+            raise InputError(f"checkpoint_seconds must be a number >= 0, got {checkpoint_seconds}")
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every, self.checkpoint_seconds = checkpoint_every, checkpoint_seconds
+        self._saved_step, self._saved_at, self._save_seconds = -1, -math.inf, 0.0
+        self._stop = False
         self.notes = dict(notes or {})
         self.batch_size = min(config.batch_size, len(self.inputs))
         self.steps_per_epoch = math.ceil(len(self.inputs) / self.batch_size)
@@ -150,19 +161,36 @@ class Trainer:
         """Epochs finished."""
         return self.state.step // self.steps_per_epoch
 
-    def resume(self, path: str | os.PathLike[str] | None = None) -> Trainer:
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken or the run ended early by its own rules."""
+        return self.state.step >= self.total_steps or bool(self.state.stopped)
+
+    def resume(self, source: str | os.PathLike[str] | Checkpoint | None = None) -> Trainer:
         """Continue from a checkpoint of this very run: same configuration, model and data.
+
+        With the schedule "constant", whose rates do not depend on the number of epochs, a run may go on to more epochs
+        than it was started with. Where the file is damaged, the generation before it is taken, with a warning.
+
+        Args:
+            source: the file, or what was read from it; None for the trainer's own.
 
         Raises:
             CheckpointError: if it is damaged or of another run; each difference is listed.
         """
-        source = path or self.checkpoint
+        source = source or self.checkpoint
         if source is None:
-            raise InputError("path must name a checkpoint: this trainer has none of its own")
-        loaded = load_checkpoint(source)
-        require(loaded, self.identity())
+            raise InputError("source must name a checkpoint: this trainer has none of its own")
+        loaded = source if isinstance(source, Checkpoint) else load_latest(source)
+        require_same_run(loaded, self.identity())
         self.state = restore(loaded, self._optimizer, self.state)
+        if loaded.path == self.checkpoint:
+            self._saved_step = self.state.step
         return self
+
+    def stop(self) -> None:
+        """Let `run` end after the step it is taking, with a checkpoint to resume from; safe in a signal handler."""
+        self._stop = True
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same: configuration, model and data."""
@@ -171,25 +199,10 @@ class Trainer:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         # kept: it hashes all the data, and every checkpoint holds it
-        config = self.config.as_dict()
-        return {
-            "training": config,
-            "model": {
-                "circuit": circuit_digest(self.model),
-                "description": repr(self.model),
-                "num_parameters": self.model.num_parameters,
-                "activation": self.model.readout.activation,
-                "dtype": self.model.dtype,
-            },
-            "data": {
-                "samples": len(self.inputs),
-                "train": data_digest(self.inputs, self.labels),
-                "valid": "" if self.validation is None else data_digest(*self.validation),
-            },
-        }
+        return run_identity(self.config, self.model, (self.inputs, self.labels), self.validation)
 
     def run(self) -> TrainingResult:
-        """Train to the end.
+        """Train to the end, or until `stop` is called.
 
         Raises:
             ConvergenceError: if loss or gradient stop being finite; the last checkpoint is kept.
@@ -209,29 +222,57 @@ class Trainer:
 
     def _run(self) -> None:
         started = time.perf_counter()
-        while self.state.step < self.total_steps and not self.state.stopped:
+        while not (self.finished or self._stop):
             step_started = time.perf_counter()
             self._step()
             self.step_seconds.append(time.perf_counter() - step_started)
             if self.state.step % self.steps_per_epoch == 0:
                 record = self._finish_epoch(time.perf_counter() - started)
                 started = time.perf_counter()
+                if self.finished or self._save_is_due(epoch_ends=True):
+                    self.save()
+                self._tell_epoch(record)
+            elif self._save_is_due(epoch_ends=False):
                 self.save()
-                for callback in self.callbacks:
-                    callback.on_epoch(self, record)
-            elif self.checkpoint_every and self.state.step % self.checkpoint_every == 0:
+        if self._saved_step != self.state.step:
+            self.save()
+
+    def _tell_epoch(self, record: dict[str, float]) -> None:
+        try:
+            for callback in self.callbacks:
+                callback.on_epoch(self, record)
+        except BaseException:
+            if self._saved_step != self.state.step:
                 self.save()
+            raise
+
+    def _save_is_due(self, epoch_ends: bool) -> bool:
+        if self.checkpoint_every and self.state.step % self.checkpoint_every == 0:
+            return True
+        # an epoch may take less time than its checkpoint, which grows with the history
+        pause = max(self.checkpoint_seconds, _WORK_PER_SAVE * self._save_seconds) if self.checkpoint_seconds else 0.0
+        return epoch_ends and time.perf_counter() - self._saved_at >= pause
 
     def save(self) -> None:
-        """Write the checkpoint, if there is a file for it."""
-        if self.checkpoint is not None:
-            document = {
-                **self.identity(),
-                "progress": self.state.document(),
-                "versions": versions(),
-                "notes": self.notes,
-            }
-            save_checkpoint(self.checkpoint, self.state.arrays(), document)
+        """Write the checkpoint, if there is a file for it; its folder is made again if it is gone.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        if self.checkpoint is None:
+            return
+        started = time.perf_counter()
+        document = {**self.identity(), "progress": self.state.document(), "versions": versions(), "notes": self.notes}
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise CheckpointError(
+                f"Checkpoint '{self.checkpoint}' could not be written: no folder ({reason})"
+            ) from error
+        save_checkpoint(self.checkpoint, self.state.arrays(), document)
+        self._saved_step, self._saved_at = self.state.step, time.perf_counter()
+        self._save_seconds = self._saved_at - started
 
     def rows(self, step: int) -> Array:
         """Training samples of a step: the epoch's permutation, cut into minibatches."""
@@ -332,27 +373,6 @@ class Trainer:
         weights, _, _ = self.model.split(state.parameters)
         jacobian = self.model.evaluator.bind(weights).map(inputs).at(found.state).jacobian
         return float(np.median(np.abs(np.linalg.eigvals(jacobian)).max(axis=1)))
-
-
-def circuit_digest(model: QDEQModel) -> str:
-    """Digest of everything about a model that is not a parameter: gates, observables, injection, bias."""
-    template = model.template
-    digest = hashlib.sha256()
-    for item in template.circuit.data:
-        qubits = [template.circuit.find_bit(q).index for q in item.qubits]
-        digest.update(f"{item.operation.name}{qubits}{[str(p) for p in item.operation.params]};".encode())
-    for observable in (*template.state_observables, *template.readout_observables):
-        digest.update(str(observable.to_list()).encode())
-    digest.update(np.ascontiguousarray(model.injection).tobytes())
-    digest.update(f"{model.bias!r}{model.readout!r}".encode())
-    return digest.hexdigest()
-
-
-def data_digest(inputs: Array, labels: Array) -> str:
-    """Digest of samples and labels in their order."""
-    digest = hashlib.sha256(np.ascontiguousarray(inputs).tobytes())
-    digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
-    return digest.hexdigest()
 
 
 def _add(sums: EpochSums, result: StepResult, samples: int, norm: float) -> None:

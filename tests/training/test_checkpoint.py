@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors import safe_open
 
-from qiskit_qdeq.exceptions import CheckpointError, InputError
-from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint, require, save_checkpoint
+from qiskit_qdeq.exceptions import CheckpointError, CheckpointWarning, InputError
+from qiskit_qdeq.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_latest,
+    remove_checkpoint,
+    require,
+    save_checkpoint,
+)
 
 ARRAYS = {"weights": np.array([1.5, -2.0]), "mask": np.array([True, False]), "steps": np.array(3)}
 DOCUMENT = {"configuration": {"rate": 0.005, "name": "é"}, "loss": [1.0, float("nan")]}
@@ -544,3 +551,37 @@ def test_require_refuses_what_no_document_can_hold():
         require(stored(layers=[1]), {"configuration": {"layers": (1,)}})
     with pytest.raises(InputError, match="wanted must be a mapping"):
         require(stored(), 3)
+
+
+def test_latest_is_the_file_itself_or_with_a_warning_the_one_before_it(saved):
+    save_checkpoint(saved, ARRAYS, {"generation": 2})
+    assert load_latest(saved).document == {"generation": 2}
+    saved.write_bytes(saved.read_bytes()[:-1])
+    with pytest.warns(CheckpointWarning, match=r"run\.safetensors' cannot be used.*previous.* lost"):
+        found = load_latest(saved)
+    assert repr(found.document) == repr(DOCUMENT)
+    assert found.path.name == "run.safetensors.previous"
+
+
+def test_latest_without_a_usable_generation_reports_the_file_itself(saved):
+    saved.with_name("run.safetensors.previous").write_bytes(b"nothing")
+    saved.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"run\.safetensors' cannot be used"):
+        load_latest(saved)
+
+
+def test_removing_a_checkpoint_deletes_all_that_saving_wrote_and_nothing_else(saved):
+    save_checkpoint(saved, ARRAYS, {})
+    folder = saved.parent
+    (folder / ".run.safetensors.12-ab.tmp").write_bytes(b"half")
+    (folder / "mine.safetensors").write_bytes(b"mine")
+    remove_checkpoint(saved)
+    assert [file.name for file in folder.iterdir()] == ["mine.safetensors"]
+    remove_checkpoint(saved)
+
+
+def test_removing_a_checkpoint_refuses_a_json_file_of_somebody_else_before_it_deletes_anything(saved):
+    saved.with_suffix(".json").write_text('{"my": "configuration"}')
+    with pytest.raises(CheckpointError, match=r"run\.json.*something else"):
+        remove_checkpoint(saved)
+    assert saved.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import pytest
 from oracles import build_model
 
 from qiskit_qdeq.equilibrium import Anderson, Broyden, Newton, Picard, ScipyRoot
-from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, InputError
+from qiskit_qdeq.exceptions import CheckpointError, CheckpointWarning, ConvergenceError, InputError
 from qiskit_qdeq.gradient import Backward, Regularization
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.training import trainer as trainer_module
-from qiskit_qdeq.training.checkpoint import load_checkpoint
+from qiskit_qdeq.training.checkpoint import load_checkpoint, save_checkpoint
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.trainer import Trainer
 
@@ -35,10 +36,11 @@ def blobs(count=28, seed=0):
     return centres[labels] + 0.3 * rng.normal(size=(count, 6)), labels
 
 
-def make(config=SMALL, *, kind="amplitude", valid=True, seed=0, model=None, **options):
+def make(config=SMALL, *, kind="amplitude", valid=True, seed=0, model=None, checkpoint_seconds=0, **options):
     model = model or build_model(kind, state_scale=0.5)
     x_valid, y_valid = blobs(12, seed + 1) if valid else (None, None)
-    return Trainer(model, config, *blobs(seed=seed), x_valid, y_valid, **options)
+    timing = {"checkpoint_seconds": checkpoint_seconds}
+    return Trainer(model, config, *blobs(seed=seed), x_valid, y_valid, **timing, **options)
 
 
 def without_time(history):
@@ -151,7 +153,7 @@ def test_a_killed_process_is_resumed_to_the_uninterrupted_run(tmp_path):
     here, path = Path(__file__).parent, tmp_path / "run.safetensors"
     script = tmp_path / "run.py"
     script.write_text(textwrap.dedent(RUN.format(tests=str(here), path=str(path))), "utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [here, here.parent, here.parent.parent]))}
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         for _ in range(5):
@@ -219,7 +221,157 @@ def test_resuming_without_a_file_or_from_a_damaged_one_is_an_error(tmp_path):
         make().resume()
     make(checkpoint=path).run()
     path.write_bytes(path.read_bytes()[:-7])
+    path.with_name("run.safetensors.previous").unlink()
     with pytest.raises(CheckpointError, match="cannot be used"):
+        make(checkpoint=path).resume()
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-7]), lambda path: path.unlink()])
+def test_a_damaged_or_lost_checkpoint_is_replaced_by_the_one_before_it_with_a_warning(tmp_path, damage):
+    path = tmp_path / "run.safetensors"
+    whole = make(checkpoint=path).run()
+    damage(path)
+    trainer = make(checkpoint=path)
+    with pytest.warns(CheckpointWarning, match=r"run\.safetensors' cannot be used: .*previous"):
+        trainer.resume()
+    assert trainer.state.step == 12
+    assert_same(trainer.run(), whole)
+    assert load_checkpoint(path).document["progress"]["step"] == 16
+
+
+def test_a_whole_checkpoint_of_a_newer_version_is_not_replaced_by_the_one_before_it(tmp_path):
+    path = tmp_path / "run.safetensors"
+    make(checkpoint=path).run()
+    path.write_bytes(path.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
+    with pytest.raises(CheckpointError, match="newer"):
+        make(checkpoint=path).resume()
+
+
+@pytest.mark.parametrize("name", ["plain", "warm_dropout", "direct"])
+def test_at_a_constant_rate_a_finished_run_goes_on_to_more_epochs_as_if_it_had_not_ended(tmp_path, name):
+    path = tmp_path / "run.safetensors"
+    short = dataclasses.replace(CONFIGS[name], schedule="constant")
+    longer = dataclasses.replace(short, epochs=7)
+    make(short, checkpoint=path).run()
+    assert_same(make(longer, checkpoint=path).resume().run(), make(longer).run())
+    assert load_checkpoint(path).document["training"]["epochs"] == 7
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "exponential"])
+def test_a_schedule_that_depends_on_the_number_of_epochs_cannot_be_extended(tmp_path, schedule):
+    path = tmp_path / "run.safetensors"
+    short = dataclasses.replace(SMALL, schedule=schedule)
+    make(short, checkpoint=path).run()
+    with pytest.raises(CheckpointError, match=rf"(?s)epochs: stored 4, wanted 7.*{schedule}.*stretched"):
+        make(dataclasses.replace(short, epochs=7), checkpoint=path).resume()
+
+
+def test_a_run_is_not_shortened(tmp_path):
+    path, constant = tmp_path / "run.safetensors", dataclasses.replace(SMALL, schedule="constant")
+    make(constant, checkpoint=path).run()
+    with pytest.raises(CheckpointError, match="epochs: stored 4, wanted 3"):
+        make(dataclasses.replace(constant, epochs=3), checkpoint=path).resume()
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_a_stopped_run_keeps_its_last_step_and_goes_on_from_there(tmp_path, step):
+    path = tmp_path / "run.safetensors"
+
+    class Stop:
+        def on_step(self, trainer, result):
+            if trainer.state.step == step:
+                trainer.stop()
+
+        def on_epoch(self, trainer, record):
+            pass
+
+    config = CONFIGS["warm_dropout"]
+    trainer = make(config, checkpoint=path, checkpoint_seconds=1e9, callbacks=[Stop()])
+    assert trainer.run().steps == step
+    assert not trainer.finished
+    again = make(config, checkpoint=path).resume()
+    assert again.state.step == step
+    assert_same(again.run(), make(config).run())
+    assert again.finished
+
+
+def count_saves(monkeypatch):
+    saved, real = [], trainer_module.save_checkpoint
+
+    def save(path, arrays, document):
+        saved.append(document["progress"]["step"])
+        real(path, arrays, document)
+
+    monkeypatch.setattr(trainer_module, "save_checkpoint", save)
+    return saved
+
+
+def test_short_epochs_are_not_all_saved_but_the_first_and_the_last_are(tmp_path, monkeypatch):
+    saved = count_saves(monkeypatch)
+    make(checkpoint=tmp_path / "run.safetensors", checkpoint_seconds=1e9).run()
+    assert saved == [4, 16]
+
+
+def test_an_epoch_at_which_a_callback_raises_is_saved(tmp_path, monkeypatch):
+    saved = count_saves(monkeypatch)
+
+    class Fail:
+        def on_step(self, trainer, result):
+            pass
+
+        def on_epoch(self, trainer, record):
+            if record["epoch"] == 3:
+                raise StopAt.Stopped
+
+    with pytest.raises(StopAt.Stopped):
+        make(checkpoint=tmp_path / "run.safetensors", checkpoint_seconds=1e9, callbacks=[Fail()]).run()
+    assert saved == [4, 12]
+
+
+def test_a_history_of_a_hundred_thousand_epochs_is_saved_quickly_and_exactly(tmp_path):
+    path = tmp_path / "run.safetensors"
+    trainer = make(dataclasses.replace(SMALL, epochs=10**6), checkpoint=path)
+    names = make().run().history[0]
+    rng = np.random.default_rng(0)
+    trainer.state.history = [
+        {name: epoch if name == "epoch" else float(rng.normal()) for name in names} for epoch in range(10**5)
+    ]
+    trainer.save()
+    assert path.with_suffix(".json").stat().st_size < 20_000
+    again = make(trainer.config, checkpoint=path).resume()
+    assert again.state.history == trainer.state.history
+    assert type(again.state.history[7]["epoch"]) is int
+
+
+def test_a_folder_that_vanishes_during_the_run_is_made_again(tmp_path):
+    path = tmp_path / "folder" / "run.safetensors"
+
+    class Vanish:
+        def on_step(self, trainer, result):
+            if trainer.state.step == 6:
+                shutil.rmtree(path.parent)
+
+        def on_epoch(self, trainer, record):
+            pass
+
+    result = make(checkpoint=path, callbacks=[Vanish()]).run()
+    assert_same(make(checkpoint=path).resume().run(), result)
+
+
+def test_a_folder_that_cannot_be_made_again_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"file/run\.safetensors' could not be written"):
+        make(checkpoint=tmp_path / "file" / "run.safetensors").run()
+
+
+@pytest.mark.parametrize("column", [np.zeros(3), np.zeros((4, 1))])
+def test_a_history_whose_columns_do_not_fit_is_refused(tmp_path, column):
+    path = tmp_path / "run.safetensors"
+    make(checkpoint=path).run()
+    loaded = load_checkpoint(path)
+    save_checkpoint(path, {**loaded.arrays, "history/loss": column}, loaded.document, keep_previous=False)
+    path.with_name("run.safetensors.previous").unlink()
+    with pytest.raises(CheckpointError, match="history"):
         make(checkpoint=path).resume()
 
 
@@ -438,6 +590,7 @@ def test_validation_data_that_cannot_be_used_are_errors_at_once(x, y, message):
         ({"initial_parameters": np.zeros(5)}, r"shape \(30,\)"),
         ({"initial_parameters": np.full(30, np.nan)}, "finite"),
         ({"checkpoint_every": -1}, "checkpoint_every"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"),
     ],
 )
 def test_trainer_options_that_cannot_be_used_are_errors(options, message):
