@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 _USAGE = """usage: python -m qiskit_qdeq {train,evaluate} [options]
 
@@ -18,7 +20,10 @@ Options of a command: python -m qiskit_qdeq train --help
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 when done, 2 for bad usage, 1 for any other failure with one clear line."""
+    """Run a command; the exit code is 0 when done, 2 for bad usage, 130 and 143 after Ctrl-C and SIGTERM, else 1.
+
+    Every failure is one clear line.
+    """
     arguments = list(sys.argv[1:] if words is None else words)
     if arguments and arguments[0] in {"-h", "--help"}:
         print(_USAGE, end="")
@@ -38,13 +43,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     from qiskit_qdeq.exceptions import InputError, QDEQError
+    from qiskit_qdeq.programs.stopping import Terminated, terminating
 
     try:
-        if name == "train":
-            from qiskit_qdeq.programs.train import command
-        else:
-            from qiskit_qdeq.programs.evaluate import command
-        return command(words)
+        with warnings.catch_warnings(), terminating():
+            warnings.showwarning = _show_warning
+            if name == "train":
+                from qiskit_qdeq.programs.train import command
+            else:
+                from qiskit_qdeq.programs.evaluate import command
+            return command(words)
     except SystemExit as stop:
         return int(stop.code or 0)
     except InputError as error:
@@ -57,8 +65,13 @@ def _run(name: str, words: list[str]) -> int:
         print(f"error: {error or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print("; ".join(["interrupted", *map(str, stop.args)]), file=sys.stderr)
-        return 130
+        terminated = isinstance(stop, Terminated)
+        print("; ".join(["terminated" if terminated else "interrupted", *map(str, stop.args)]), file=sys.stderr)
+        return 143 if terminated else 130
+
+
+def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,14 @@ from qiskit_qdeq.__main__ import main
 from qiskit_qdeq.equilibrium.scipy_root import METHODS
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.programs import evaluate, train
+from qiskit_qdeq.programs.folder import new_run
 from qiskit_qdeq.training.trainer import Trainer
 
 ROOT = Path(qiskit_qdeq.__file__).parent.parent
 CHECKPOINT = "checkpoint.safetensors"
 TINY = ["--epochs", "2", "--limit", "60", "--no-plots", "--quiet"]
 SMALL = {"epochs": 2, "limit": 40, "no_plots": True, "quiet": True, "state_scale": 0.2, "tol": 1e-9, "max_steps": 200}
+DIRECT = {**{name: SMALL[name] for name in ("epochs", "limit", "no_plots", "quiet", "state_scale")}, "mode": "direct"}
 TIMING = {"train_seconds", "ms_per_step", "arguments"}
 
 
@@ -148,7 +150,9 @@ class TestResume:
             if count[0] == 2:
                 raise KeyboardInterrupt
 
+        due = Trainer._save_is_due
         monkeypatch.setattr(Trainer, "save", save_and_stop)
+        monkeypatch.setattr(Trainer, "_save_is_due", lambda trainer, epoch_ends: epoch_ends or due(trainer, epoch_ends))
         assert main([*words, "--output", "halves"]) == 130
         assert "--resume" in capsys.readouterr().err
         assert not (tmp_path / "halves" / "metrics.json").exists()
@@ -229,7 +233,8 @@ class TestOutput:
 
     def test_two_runs_at_once_without_output_do_not_share_a_folder(self):
         options = train.from_mapping(train.TrainArguments, {})
-        assert train._folder(options) != train._folder(options)
+        with new_run(options) as first, new_run(options) as second:
+            assert first != second
 
 
 def damaged(original, kind):
@@ -248,6 +253,7 @@ class TestDamage:
     def test_damaged_checkpoint_is_refused_by_both_programs_and_kept(self, run, capsys, kind):
         path = run / CHECKPOINT
         path.write_bytes(damaged(path.read_bytes(), kind))
+        path.with_name(f"{CHECKPOINT}.previous").unlink()
         before = path.read_bytes()
         for words in (["evaluate", str(run)], ["train", *TINY, "--output", str(run), "--resume"]):
             assert main(words) == 1
@@ -300,6 +306,22 @@ MISTAKES = [
     (["--preset", "authors"], "authors"),
     (["--regularization-strength", "-1", "--regularization", "state"], "strength"),
     (["--learning-speed", "1"], "--learning-speed"),
+    (["--classes", "0-12"], "0-12"),
+    (["--classes", "9-0"], "9-0"),
+    (["--classes", "0-"], "0-"),
+    (["--classes", ""], "classes"),
+    (["--layers", "3"], "--layers 3 has no effect"),
+    (["--mode", "direct", "--solver", "newton"], "--solver has no effect"),
+    (["--mode", "direct", "--backward", "jfb"], "--backward has no effect"),
+    (["--mode", "direct", "--start", "warm"], "--start has no effect"),
+    (["--mode", "direct", "--tol", "1e-3"], "--tol has no effect"),
+    (["--mode", "direct", "--max-steps", "3"], "--max-steps has no effect"),
+    (["--mode", "direct", "--warmup", "3"], "--warmup has no effect"),
+    (["--mode", "direct", "--regularization", "state"], "--regularization has no effect"),
+    (["--mode", "direct", "--regularization-strength", "1"], "--regularization-strength has no effect"),
+    (["--resume", "--overwrite"], "give one of them"),
+    (["--checkpoint-every", "-1"], "checkpoint_every"),
+    (["--data-dir", "", "--data", "mnist"], "data_dir"),
     (["superfluous"], "superfluous"),
 ]
 
@@ -408,14 +430,15 @@ class TestEveryChoice:
 
     @pytest.mark.parametrize("encoding", ["amplitude", "angle"])
     def test_many_direct_layers_are_the_equilibrium(self, reference, encoding):
-        found = train.main({**SMALL, "encoding": encoding, "mode": "direct", "layers": 40, "output": "new"})
+        found = train.main({**DIRECT, "encoding": encoding, "layers": 40, "output": "new"})
         assert found["test_loss"] == pytest.approx(reference[encoding]["test_loss"], abs=1e-6)
 
     @pytest.mark.parametrize(
         "options",
         [
-            {"mode": "direct"},
-            {"mode": "direct", "layers": 3, "encoding": "angle"},
+            {},
+            DIRECT,
+            {**DIRECT, "layers": 3, "encoding": "angle"},
             {"warmup": 1},
             {"preset": "paper"},
             {"ansatz": "random"},
@@ -429,12 +452,13 @@ class TestEveryChoice:
             {"batch_size": 10**6},
             {"patience": 1, "epochs": 30, "learning_rate": 1.0},
         ],
-        ids=lambda options: "-".join(map(str, options.values())),
+        ids=lambda options: "-".join(map(str, options.values())) or "default",
     )
     def test_every_other_option_trains_and_is_evaluated_alike(self, options):
-        found = train.main({**SMALL, **options, "output": "new"})
+        values = options if "mode" in options else {**SMALL, **options}
+        found = train.main({**values, "output": "new"})
         assert math.isfinite(found["test_loss"])
-        assert 1 <= found["epochs"] <= {**SMALL, **options}["epochs"]
+        assert 1 <= found["epochs"] <= values["epochs"]
         again = evaluate.main({"directory": "new", "quiet": True})
         assert (again["accuracy"], again["loss"]) == (found["test_accuracy"], found["test_loss"])
 

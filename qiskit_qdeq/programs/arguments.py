@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from qiskit_qdeq.data.sources import NUM_LABELS
 from qiskit_qdeq.exceptions import InputError
 
 T = TypeVar("T")
@@ -45,31 +51,73 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+def given(options: argparse.ArgumentParser, kind: type[Any], words: Sequence[str] | None) -> dict[str, Any]:
+    """The options a command line gives, without defaults: what was typed can so be told from what was not."""
+    absent = object()
+    # argparse fills in only what the namespace lacks
+    found = options.parse_args(words, argparse.Namespace(**{item.name: absent for item in dataclasses.fields(kind)}))
+    return {name: value for name, value in vars(found).items() if value is not absent}
+
+
 def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
     """The dataclass from a mapping of its fields; fields left out have their defaults.
 
     Raises:
-        InputError: for a key that is no field, or a value that is not among the field's choices.
+        InputError: for a key that is no field, or a value of another type or not among the field's choices.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"arguments must be a mapping from names to values, got {values!r}")
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(map(str, set(values) - set(fields)))
     if unknown:
         raise InputError(f"unknown arguments {unknown}; there are {sorted(fields)}")
-    for name, value in values.items():
+    hints = get_type_hints(kind)
+    converted = {name: _typed(name, value, hints[name]) for name, value in values.items()}
+    for name, value in converted.items():
         choices = fields[name].metadata.get("choices")
         if choices and value is not None and value not in choices:
             raise InputError(f"{name} must be one of {list(choices)}, got {value!r}")
-    return kind(
-        **{name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
-    )
+    return kind(**converted)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """The value as its field's type, where nothing is lost by that."""
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    boolean = isinstance(value, bool | np.bool_)
+    if bool in kinds and boolean:
+        return bool(value)
+    if int in kinds and isinstance(value, Integral) and not boolean:
+        return int(value)
+    if float in kinds and isinstance(value, Real) and not boolean:
+        return float(value)
+    if str in kinds and isinstance(value, str):
+        if "\0" in value:
+            raise InputError(f"{name} must not contain a null character, got {value!r}")
+        return value
+    if tuple[int, ...] in kinds and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        return tuple(_typed(f"{name}[{index}]", item, int) for index, item in enumerate(value))
+    wanted = {bool: "True or False", int: "an integer", float: "a number", str: "a str", NoneType: "None"}
+    raise InputError(f"{name} must be {' or '.join(wanted.get(k, 'a list of integers') for k in kinds)}, got {value!r}")
 
 
 def class_list(text: str) -> tuple[int, ...]:
-    """ "0,3,6,9" -> (0, 3, 6, 9)."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"classes must be integers separated by commas, got {text!r}") from None
+    """ "0,3,6-9" -> (0, 3, 6, 7, 8, 9), "all" -> (0, ..., 9)."""
+    if text == "all":
+        return tuple(range(NUM_LABELS))
+    result: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part, re.ASCII)
+        if not found:
+            raise argparse.ArgumentTypeError(f"classes must be like 0,3,6,9 or 0-9 or all, got {text!r}")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if found[2] and not first <= last < NUM_LABELS:
+            raise argparse.ArgumentTypeError(f"classes {part!r} must rise, within 0-{NUM_LABELS - 1}")
+        result.extend(range(first, last + 1))
+    return tuple(result)
 
 
 @dataclass(frozen=True)
@@ -80,7 +128,7 @@ class DataArguments:
     data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
     classes: tuple[int, ...] | None = option(
         None,
-        "labels to keep, e.g. 0,3,6,9; default: those four at 4 qubits for digits and mnist, else all",
+        "labels to keep, e.g. 0,3,6,9, 0-9 or all; default: those four at 4 qubits for digits and mnist, else all",
         type=class_list,
     )
     limit: int | None = option(None, "keep at most this many samples in each part", type=int)
@@ -106,7 +154,11 @@ class TrainArguments(DataArguments):
     state_scale: float | None = option(None, "factor of the state fed back", type=float)
     regularization: str | None = option(None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson"))
     regularization_strength: float | None = option(None, "its strength", type=float)
-    epochs: int | None = option(None, "passes over the training samples", type=int)
+    epochs: int | None = option(
+        None,
+        "passes over the samples; --resume takes more at schedule constant",
+        type=int,
+    )
     batch_size: int | None = option(None, "samples per step", type=int)
     optimizer: str | None = option(None, "optimizer", choices=("adam", "sgd"))
     learning_rate: float | None = option(None, "base learning rate", type=float)
@@ -119,8 +171,8 @@ class TrainArguments(DataArguments):
     seed: int = option(0, "seed of parameters, sample order and dropout", type=int)
     output: str | None = option(None, "folder for results; default: a new one below qdeq-runs/")
     resume: bool = option(False, "continue the run in --output")
-    overwrite: bool = option(False, "replace an earlier run in --output")
-    checkpoint_every: int = option(0, "steps between checkpoints, 0: after every epoch", type=int)
+    overwrite: bool = option(False, "delete an earlier run in --output first")
+    checkpoint_every: int = option(0, "steps between checkpoints, 0: at ends of epochs, one per second", type=int)
     no_plots: bool = option(False, "draw no figures")
     quiet: bool = option(False, "no progress bar, no summary")
 
@@ -131,7 +183,7 @@ class EvaluateArguments:
 
     directory: str = option("", "folder of a run, or its checkpoint file", positional=True, metavar="DIR")
     data: str | None = option(None, "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
-    data_dir: str | None = option(None, "folder with the data set's files")
+    data_dir: str | None = option(None, "folder with the data set's files; default: that of the run")
     split: str = option("test", "part of the data set", choices=("train", "valid", "test"))
     limit: int | None = option(None, "keep at most this many samples", type=int)
     solver: str | None = option(None, "another forward solver than in training")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.presets import ModelConfig
-from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, parser
-from qiskit_qdeq.programs.train import CHECKPOINT, write_json
+from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser
+from qiskit_qdeq.programs.folder import CHECKPOINT
+from qiskit_qdeq.programs.train import write_json
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -34,19 +37,21 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     path = Path(options.directory)
     checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
     model, parameters = load_model(checkpoint)
-    notes = checkpoint.document["notes"]["data"]
+    try:
+        notes, training = _DataNotes(**checkpoint.document["notes"]["data"]), checkpoint.document["training"]
+        chosen, layers = _solver(options, training), training["layers"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"Checkpoint '{checkpoint.path}' does not describe a run: {error}") from error
     split = load_split(
-        options.data or notes["name"],
-        data_dir=options.data_dir,
-        classes=notes["classes"],
-        num_qubits=notes["num_qubits"],
-        limit=options.limit if options.limit is not None else notes["limit"],
+        options.data or notes.name,
+        data_dir=_data_dir(options, notes),
+        classes=notes.classes,
+        num_qubits=notes.num_qubits,
+        limit=notes.limit if options.limit is None else options.limit,
     )
-    training = checkpoint.document["training"]
-    chosen = _solver(options, training)
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
-    found = evaluate(model, parameters, inputs, labels, chosen, layers=training["layers"])
+    found = evaluate(model, parameters, inputs, labels, chosen, layers=layers)
     metrics = {
         "accuracy": found.accuracy,
         "loss": found.loss,
@@ -78,9 +83,9 @@ def load_model(checkpoint: Checkpoint) -> tuple[QDEQModel, np.ndarray[Any, np.dt
     try:
         config = ModelConfig(**checkpoint.document["notes"]["model"])
         parameters = checkpoint.arrays["best_parameters"]
-    except (KeyError, TypeError) as error:
+        model = config.build()
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"Checkpoint '{checkpoint.path}' does not describe a model: {error}") from error
-    model = config.build()
     if parameters.shape != (model.num_parameters,):
         raise CheckpointError(
             f"Checkpoint '{checkpoint.path}': {parameters.shape} parameters, its model has {model.num_parameters}"
@@ -91,15 +96,34 @@ def load_model(checkpoint: Checkpoint) -> tuple[QDEQModel, np.ndarray[Any, np.dt
 def command(words: Sequence[str] | None = None) -> int:
     """`python -m qiskit_qdeq evaluate DIR`: the exit code."""
     options = parser(EvaluateArguments, "qiskit_qdeq evaluate", "Evaluate a trained run on a data set.")
-    main(vars(options.parse_args(words)))
+    main(given(options, EvaluateArguments, words))
     return 0
+
+
+@dataclass(frozen=True)
+class _DataNotes:
+    """Which samples a run was trained on, as its checkpoint says."""
+
+    name: str
+    classes: list[int]
+    num_qubits: int
+    limit: int | None
+    data_dir: str | None = None
+
+
+def _data_dir(options: EvaluateArguments, notes: _DataNotes) -> str | None:
+    """The folder given, or the run's own where it holds the data set asked for and is still there."""
+    if options.data_dir is not None or options.data not in (None, notes.name):
+        return options.data_dir
+    return notes.data_dir if isinstance(notes.data_dir, str) and os.path.exists(notes.data_dir) else None
 
 
 def _solver(options: EvaluateArguments, training: dict[str, Any]) -> Solver | None:
     """The run's own forward solver, or the one asked for; None in direct mode."""
     if training["mode"] == "direct":
-        if options.solver is not None:
-            raise InputError("solver cannot be given: the run was trained with explicit layers (--mode direct)")
+        for name in ("solver", "tol"):
+            if getattr(options, name) is not None:
+                raise InputError(f"{name} cannot be given: the run was trained with explicit layers (--mode direct)")
         return None
     stored = dict(training["solver"])
     name = stored.pop("name")

@@ -6,6 +6,7 @@ from typing import Any
 
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.presets import ModelConfig, model_config
@@ -111,6 +112,27 @@ def _backward_of(recipe: dict[str, Any]) -> Backward:
     # the authors take what ten steps give
     limits = {"max_steps": recipe["max_steps"], "on_failure": "accept"} if recipe["rtol"] else {}
     return Backward(recipe["backward"], tol=recipe["backward_tol"], **limits)
+
+
+def refuse_ineffective(arguments: TrainArguments) -> None:
+    """Refuse options that change nothing in the mode asked for.
+
+    Raises:
+        InputError: naming the option and what it needs.
+    """
+    if arguments.mode == "direct":
+        names = ["solver", "tol", "max_steps", "backward", "regularization_strength"]
+        given = [name for name in names if getattr(arguments, name) is not None]
+        given += ["regularization"] if arguments.regularization not in (None, "none") else []
+        given += ["start"] if arguments.start != "zeros" else []
+        given += ["warmup"] if arguments.warmup else []
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            raise InputError(f"{option} has no effect with --mode direct, which solves no equilibrium: leave one out")
+    elif arguments.layers != 1 and not arguments.warmup and arguments.start != "direct":
+        raise InputError(
+            f"--layers {arguments.layers} has no effect on the equilibrium: add --mode direct, --warmup or --start direct"
+        )
 
 
 def solver_of(recipe: dict[str, Any]) -> Solver:

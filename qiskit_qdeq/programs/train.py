@@ -5,30 +5,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from qiskit_qdeq.data import DataSplit, load_split
-from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.exceptions import CheckpointError
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, parser
-from qiskit_qdeq.programs.recipes import model_of, training_of
-from qiskit_qdeq.training.checkpoint import load_checkpoint
+from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, parser
+from qiskit_qdeq.programs.folder import CHECKPOINT, METRICS, earlier_run, new_run, remove_results, remove_run
+from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
+from qiskit_qdeq.programs.stopping import stopping
+from qiskit_qdeq.training.checkpoint import Checkpoint, has_checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.state import versions
 from qiskit_qdeq.training.trainer import Trainer, TrainingResult
-
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.json"
 
 
 def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str], None] = print) -> dict[str, Any]:
@@ -45,21 +47,29 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
     Raises:
         InputError: for arguments or data that cannot be used.
         QDEQError: for a run that cannot go on; its checkpoint is kept.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint of the last step is written.
     """
-    options = from_mapping(TrainArguments, arguments or {})
-    if options.resume and options.output is not None:
-        options = _continued(options)
-    split = load_split(
-        options.data,
-        data_dir=options.data_dir,
-        classes=options.classes,
-        num_qubits=options.num_qubits,
-        limit=options.limit,
-    )
-    model_config, config = model_of(options, split), training_of(options, split)
-    model = model_config.build()
-    folder = _folder(options)
-    with ProgressBar(not options.quiet) as bar:
+    values = {} if arguments is None else arguments
+    options = _with_whole_path(from_mapping(TrainArguments, values))
+    with ExitStack() as stack:
+        earlier = None
+        if options.resume:
+            folder = stack.enter_context(earlier_run(options))
+            earlier = load_latest(folder / CHECKPOINT)
+            options = _continued(options, values, earlier)
+        refuse_ineffective(options)
+        split = load_split(
+            options.data,
+            data_dir=options.data_dir,
+            classes=options.classes,
+            num_qubits=options.num_qubits,
+            limit=options.limit,
+        )
+        model_config, config = model_of(options, split), training_of(options, split)
+        model = model_config.build()
+        if not options.resume:
+            folder = stack.enter_context(new_run(options))
+        bar = stack.enter_context(ProgressBar(not options.quiet))
         trainer = Trainer(
             model,
             config,
@@ -76,28 +86,29 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
                 "arguments": _plain(options),
             },
         )
-        if options.resume:
-            trainer.resume()
-        started = time.perf_counter()
+        if earlier is not None:
+            trainer.resume(earlier)
+            if not trainer.finished:
+                remove_results(folder)
+        elif options.overwrite:
+            remove_run(folder)
         try:
-            result = trainer.run()
-        except KeyboardInterrupt:
-            how = f"to go on: python -m qiskit_qdeq train --resume --output {folder}"
-            raise KeyboardInterrupt(how) from None
-        seconds = time.perf_counter() - started
-    metrics = _metrics(options, split, model, config, result)
-    metrics |= {
-        "train_seconds": seconds,
-        "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
-        "model": model_config.as_dict(),
-        "versions": versions(),
-        "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
-    }
-    write_json(folder / METRICS, metrics)
-    if not options.no_plots:
-        from qiskit_qdeq.programs.figures import draw_run
+            result, seconds = _trained(trainer)
+            metrics = _metrics(options, split, model, config, result)
+            metrics |= {
+                "train_seconds": seconds,
+                "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
+                "model": model_config.as_dict(),
+                "versions": versions(),
+                "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
+            }
+            write_json(folder / METRICS, metrics)
+            if not options.no_plots:
+                from qiskit_qdeq.programs.figures import draw_run
 
-        draw_run(folder, model, config, result, split)
+                draw_run(folder, model, config, result, split)
+        except KeyboardInterrupt as stop:
+            raise type(stop)(_how_to_go_on(folder)) from None
     if not options.quiet:
         for line in _summary(metrics, folder):
             publish(line)
@@ -107,8 +118,29 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
 def command(words: Sequence[str] | None = None) -> int:
     """`python -m qiskit_qdeq train`: the exit code."""
     options = parser(TrainArguments, "qiskit_qdeq train", "Train and evaluate a QDEQ on a data set.")
-    main(vars(options.parse_args(words)))
+    main(given(options, TrainArguments, words))
     return 0
+
+
+def _trained(trainer: Trainer) -> tuple[TrainingResult, float]:
+    started = time.perf_counter()
+    with stopping(trainer.stop) as raise_if_stopped:
+        result = trainer.run()
+        raise_if_stopped()
+    return result, time.perf_counter() - started
+
+
+def _how_to_go_on(folder: Path) -> str:
+    if not has_checkpoint(folder / CHECKPOINT):
+        return "no step was finished, nothing is kept"
+    return f"to go on: python -m qiskit_qdeq train --resume --output {shlex.quote(str(folder))}"
+
+
+def _with_whole_path(options: TrainArguments) -> TrainArguments:
+    """With a data_dir that another working folder understands too: the run keeps it."""
+    if options.data_dir is None:
+        return options
+    return dataclasses.replace(options, data_dir=os.path.abspath(os.path.expanduser(options.data_dir)))
 
 
 def _plain(options: TrainArguments) -> dict[str, Any]:
@@ -116,59 +148,19 @@ def _plain(options: TrainArguments) -> dict[str, Any]:
     return {**values, "classes": None if options.classes is None else list(options.classes)}
 
 
-def _continued(options: TrainArguments) -> TrainArguments:
-    """The options of the run to resume, where none of this call's own replaces them."""
-    path = Path(options.output or "") / CHECKPOINT
-    if not path.exists():
-        return options
-    stored = load_checkpoint(path).document.get("notes", {}).get("arguments", {})
+def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Checkpoint) -> TrainArguments:
+    """The options of the run to resume, where this call's own values do not replace them."""
+    notes = earlier.document.get("notes")
+    stored = notes.get("arguments") if isinstance(notes, dict) else None
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"Checkpoint '{earlier.path}' is not of a run of this program: resume it where it began")
     about_this_call = {"output", "resume", "overwrite", "quiet", "no_plots", "checkpoint_every"}
     kept = {
         item.name: stored[item.name]
         for item in dataclasses.fields(TrainArguments)
-        if item.name in stored and item.name not in about_this_call and getattr(options, item.name) == item.default
+        if item.name in stored and item.name not in about_this_call and item.name not in values
     }
     return from_mapping(TrainArguments, {**dataclasses.asdict(options), **kept})
-
-
-def _folder(options: TrainArguments) -> Path:
-    """The run's folder; an earlier run in it is only touched on request."""
-    if options.output is None:
-        if options.resume:
-            raise InputError("--resume continues the run in --output: name that folder")
-        return _new_folder(Path("qdeq-runs") / f"{options.data}-{options.preset}-{options.mode}-seed{options.seed}")
-    folder = Path(options.output)
-    exists = (folder / CHECKPOINT).exists()
-    if exists and not (options.resume or options.overwrite):
-        raise InputError(
-            f"--output {folder} holds an earlier run: add --resume to continue it, --overwrite to replace it, "
-            "or name another folder"
-        )
-    if options.resume and not exists:
-        raise InputError(f"--output {folder} holds no run to resume (no {CHECKPOINT})")
-    _make(folder, exist_ok=True)
-    return folder
-
-
-def _new_folder(base: Path) -> Path:
-    """`base`, or base-2, base-3 and so on: the first that nobody has made, made now."""
-    number = 1
-    while True:
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        try:
-            _make(folder, exist_ok=False)
-            return folder
-        except FileExistsError:
-            number += 1
-
-
-def _make(folder: Path, exist_ok: bool) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        if not exist_ok and isinstance(error, FileExistsError):
-            raise
-        raise InputError(f"--output {folder} cannot be created: {error.strerror}") from error
 
 
 def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
@@ -177,6 +169,7 @@ def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
         "classes": list(split.classes),
         "num_qubits": options.num_qubits,
         "limit": options.limit,
+        "data_dir": options.data_dir,
     }
 
 
@@ -243,7 +236,17 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one piece: what was there before stays until the new one is complete."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    """Write a JSON file in one piece: what was there before stays until the new one is complete.
+
+    Raises:
+        OSError: naming the file, if it cannot be written.
+    """
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
