@@ -180,7 +180,7 @@ class AmplitudeMap:
             if term.directions is not None:
                 total += self._direction_cotangents(term)
         total = total.reshape(2, -1, self.inputs.shape[1])
-        return self.bound.program.pull_back(self.bound.columns.copy(), total)
+        return self.bound.program.pull_back(self.bound.columns, total)
 
     def _output_cotangents(self, terms: Sequence[Cotangent]) -> tuple[Array, Array | None]:
         """Σ Λ_b of all terms, and Σ_b Λ_b q_bᵀ (None where every state is zero)."""

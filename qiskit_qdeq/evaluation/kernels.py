@@ -15,8 +15,9 @@ import numba
 import numpy as np
 
 from qiskit_qdeq.evaluation.jit import JIT
+from qiskit_qdeq.evaluation.strips import STRIP, correlate, gather, rotate, scatter
 
-#: Columns handled together: 32 double columns of a ten-qubit state fill half a typical L2 cache.
+#: Columns transformed together: 32 double columns of ten qubits fill a quarter of a typical L2 cache.
 CHUNK = 32
 
 # Helpers are inlined: as functions of their own they exist twice, optimized differently, and whether a process compiled them
@@ -35,170 +36,78 @@ def _spread(k, low, high):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
-def _apply_two(buf, dim, width, low, high, g, tile, out):  # type: ignore[no-untyped-def]
-    """buf <- G buf for a two-qubit block; four amplitude rows at a time through a small tile."""
-    step_low = 1 << low
-    step_high = 1 << high
-    for k in range(dim // 4):
-        i0 = _spread(k, low, high)
-        i1 = i0 + step_low
-        i2 = i0 + step_high
-        i3 = i1 + step_high
-        for c in range(width):
-            tile[0, c] = buf[0, i0, c]
-            tile[1, c] = buf[1, i0, c]
-        for c in range(width):
-            tile[2, c] = buf[0, i1, c]
-            tile[3, c] = buf[1, i1, c]
-        for c in range(width):
-            tile[4, c] = buf[0, i2, c]
-            tile[5, c] = buf[1, i2, c]
-        for c in range(width):
-            tile[6, c] = buf[0, i3, c]
-            tile[7, c] = buf[1, i3, c]
-        for r in range(4):
-            a0, b0 = g[r, 0, 0], g[r, 0, 1]
-            a1, b1 = g[r, 1, 0], g[r, 1, 1]
-            a2, b2 = g[r, 2, 0], g[r, 2, 1]
-            a3, b3 = g[r, 3, 0], g[r, 3, 1]
-            for c in range(width):
-                out[2 * r, c] = (
-                    a0 * tile[0, c]
-                    - b0 * tile[1, c]
-                    + a1 * tile[2, c]
-                    - b1 * tile[3, c]
-                    + a2 * tile[4, c]
-                    - b2 * tile[5, c]
-                    + a3 * tile[6, c]
-                    - b3 * tile[7, c]
-                )
-            for c in range(width):
-                out[2 * r + 1, c] = (
-                    a0 * tile[1, c]
-                    + b0 * tile[0, c]
-                    + a1 * tile[3, c]
-                    + b1 * tile[2, c]
-                    + a2 * tile[5, c]
-                    + b2 * tile[4, c]
-                    + a3 * tile[7, c]
-                    + b3 * tile[6, c]
-                )
-        for c in range(width):
-            buf[0, i0, c] = out[0, c]
-            buf[1, i0, c] = out[1, c]
-        for c in range(width):
-            buf[0, i1, c] = out[2, c]
-            buf[1, i1, c] = out[3, c]
-        for c in range(width):
-            buf[0, i2, c] = out[4, c]
-            buf[1, i2, c] = out[5, c]
-        for c in range(width):
-            buf[0, i3, c] = out[6, c]
-            buf[1, i3, c] = out[7, c]
+def _pair_rows(k, low, high):  # type: ignore[no-untyped-def]
+    """Offsets in a strip of the k-th four rows that a block on qubits `low` < `high` mixes."""
+    first = 2 * STRIP * _spread(k, low, high)
+    step_low, step_high = (2 * STRIP) << low, (2 * STRIP) << high
+    return first, first + step_low, first + step_high, first + step_low + step_high
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
-def _apply_one(buf, dim, width, qubit, g):  # type: ignore[no-untyped-def]
-    """buf <- g buf for a one-qubit block, in the leading 2 × 2 corner of `g`."""
-    step = 1 << qubit
-    a, ai, b, bi = g[0, 0, 0], g[0, 0, 1], g[0, 1, 0], g[0, 1, 1]
-    c, ci, d, di = g[1, 0, 0], g[1, 0, 1], g[1, 1, 0], g[1, 1, 1]
-    for k in range(dim // 2):
-        i0 = (k & (step - 1)) | ((k >> qubit) << (qubit + 1))
-        i1 = i0 + step
-        for col in range(width):
-            x, xi = buf[0, i0, col], buf[1, i0, col]
-            y, yi = buf[0, i1, col], buf[1, i1, col]
-            buf[0, i0, col] = a * x - ai * xi + b * y - bi * yi
-            buf[1, i0, col] = a * xi + ai * x + b * yi + bi * y
-            buf[0, i1, col] = c * x - ci * xi + d * y - di * yi
-            buf[1, i1, col] = c * xi + ci * x + d * yi + di * y
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _reduce(v, lam, dim, width, low, high, env):  # type: ignore[no-untyped-def]
-    """env <- Σ_rest V Λ† on the block's qubits; `high` < 0 for a one-qubit block."""
-    rows = np.zeros(4, np.int64)
-    local = 2 if high < 0 else 4
-    for k in range(dim // local):
-        if high < 0:
-            rows[0] = (k & ((1 << low) - 1)) | ((k >> low) << (low + 1))
-            rows[1] = rows[0] + (1 << low)
-        else:
-            rows[0] = _spread(k, low, high)
-            rows[1] = rows[0] + (1 << low)
-            rows[2] = rows[0] + (1 << high)
-            rows[3] = rows[1] + (1 << high)
-        for a in range(local):
-            i = rows[a]
-            for b in range(local):
-                j = rows[b]
-                re = env[a, b, 0] * 0
-                im = re
-                for c in range(width):
-                    re += v[0, i, c] * lam[0, j, c] + v[1, i, c] * lam[1, j, c]
-                    im += v[1, i, c] * lam[0, j, c] - v[0, i, c] * lam[1, j, c]
-                env[a, b, 0] += re
-                env[a, b, 1] += im
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _copy_columns(source, source_first, target, target_first, width):  # type: ignore[no-untyped-def]
-    # explicit loops: an array assignment would compile NumPy's whole broadcasting check into every kernel
-    for part in range(2):
-        for i in range(source.shape[1]):
-            for c in range(width):
-                target[part, i, target_first + c] = source[part, i, source_first + c]
+def _single_rows(k, qubit):  # type: ignore[no-untyped-def]
+    first = 2 * STRIP * ((k & ((1 << qubit) - 1)) | ((k >> qubit) << (qubit + 1)))
+    return first, first + ((2 * STRIP) << qubit)
 
 
 @numba.njit(**JIT)  # type: ignore[misc]
 def sweep_forward(states, first, last, qubits, blocks):  # type: ignore[no-untyped-def]
     """Apply all blocks to columns first..last of `states` (2, dim, columns) in place."""
     dim = states.shape[1]
-    buf = np.empty((2, dim, CHUNK), states.dtype)
-    tile = np.empty((8, CHUNK), states.dtype)
-    out = np.empty((8, CHUNK), states.dtype)
-    for start in range(first, last, CHUNK):
-        width = min(CHUNK, last - start)
-        _copy_columns(states, start, buf, 0, width)
+    strip = np.empty(2 * STRIP * dim, states.dtype)
+    for start in range(first, last, STRIP):
+        width = min(STRIP, last - start)
+        gather(states, start, width, strip)
         for k in range(len(qubits)):
-            if qubits[k, 1] < 0:
-                _apply_one(buf, dim, width, qubits[k, 0], blocks[k])
+            low, high, block = qubits[k, 0], qubits[k, 1], blocks[k]
+            if high < 0:
+                for i in range(dim // 2):
+                    rotate(strip, _single_rows(i, low), block)
             else:
-                _apply_two(buf, dim, width, qubits[k, 0], qubits[k, 1], blocks[k], tile, out)
-        _copy_columns(buf, 0, states, start, width)
+                for i in range(dim // 4):
+                    rotate(strip, _pair_rows(i, low, high), block)
+        scatter(strip, states, start, width)
 
 
 @numba.njit(**JIT)  # type: ignore[misc]
 def sweep_backward(states, cotangents, first, last, qubits, blocks, want_input, env):  # type: ignore[no-untyped-def]
     """Undo all blocks on states and cotangents, adding each block's reduced matrix to env (blocks, 4, 4, 2).
 
-    `blocks` are the adjoint matrices G†. With `want_input` the cotangents before the program are written back into
-    `cotangents`.
+    `blocks` are the adjoint matrices G†. `states` stay as they are; with `want_input` the cotangents before the program are
+    written back into `cotangents`.
     """
     dim = states.shape[1]
-    # both in one array, so that one loop serves them: states first, cotangents second
-    both = np.empty((2, 2, dim, CHUNK), states.dtype)
-    tile = np.empty((8, CHUNK), states.dtype)
-    out = np.empty((8, CHUNK), states.dtype)
-    for start in range(first, last, CHUNK):
-        width = min(CHUNK, last - start)
-        _copy_columns(states, start, both[0], 0, width)
-        _copy_columns(cotangents, start, both[1], 0, width)
+    v, lam = np.empty(2 * STRIP * dim, states.dtype), np.empty(2 * STRIP * dim, states.dtype)
+    total = np.empty(32 * STRIP, states.dtype)
+    for start in range(first, last, STRIP):
+        width = min(STRIP, last - start)
+        gather(states, start, width, v)
+        gather(cotangents, start, width, lam)
         for step in range(len(qubits)):
             k = len(qubits) - 1 - step
-            low, high = qubits[k, 0], qubits[k, 1]
-            for which in range(2):
-                if which == 1:
-                    _reduce(both[0], both[1], dim, width, low, high, env[k])
-                    if k == 0 and not want_input:
-                        break
-                if high < 0:
-                    _apply_one(both[which], dim, width, low, blocks[k])
-                else:
-                    _apply_two(both[which], dim, width, low, high, blocks[k], tile, out)
+            low, high, block = qubits[k, 0], qubits[k, 1], blocks[k]
+            for i in range(32 * STRIP):
+                total[i] = 0
+            # one pass of each block over both arrays, so that a row is in the nearest cache for all three products
+            if high < 0:
+                for i in range(dim // 2):
+                    rows = _single_rows(i, low)
+                    rotate(v, rows, block)
+                    correlate(v, lam, rows, total)
+                    rotate(lam, rows, block)
+            else:
+                for i in range(dim // 4):
+                    pair = _pair_rows(i, low, high)
+                    rotate(v, pair, block)
+                    correlate(v, lam, pair, total)
+                    if k > 0 or want_input:
+                        rotate(lam, pair, block)
+            for i in range(32):
+                entry = total[0] * 0
+                for c in range(STRIP):
+                    entry += total[i * STRIP + c]
+                env[k, i // 8, i // 2 % 4, i % 2] += entry
         if want_input:
-            _copy_columns(both[1], 0, cotangents, start, width)
+            scatter(lam, cotangents, start, width)
 
 
 @numba.njit(inline="always")  # type: ignore[misc]

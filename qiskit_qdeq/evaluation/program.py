@@ -35,6 +35,7 @@ from qiskit_qdeq.exceptions import InputError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _ONE = np.diag([0.0, 1.0]).astype(complex)
+_CONJUGATE = np.array([1.0, -1.0])
 
 
 def _pauli(label: str) -> Array:
@@ -247,13 +248,13 @@ class BoundProgram:
         return states
 
     def pull_back(self, states: Array, cotangents: Array, want_input: bool = False) -> Array:
-        """Gradient (p,) of a scalar with differential 2 Re <cotangents, d states>; both arrays are overwritten.
+        """Gradient (p,) of a scalar with differential 2 Re <cotangents, d states>.
 
         `states` are columns after the program. With `want_input`, `cotangents` become those before the program.
         """
         program = self._program
         ranges = split_columns(*states.shape[1:])
-        adjoint = self._blocks.transpose(0, 2, 1, 3) * np.array([1.0, -1.0], dtype=program.dtype)
+        adjoint = np.multiply(self._blocks.transpose(0, 2, 1, 3), _CONJUGATE, dtype=program.dtype, order="C")
         env = np.zeros((len(ranges), program.num_blocks, 4, 4, 2), dtype=program.dtype)
         work = [
             (states, cotangents, first, last, program._qubits, adjoint, want_input, env[i])

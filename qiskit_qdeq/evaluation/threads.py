@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from qiskit_qdeq.evaluation.strips import STRIP
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Amplitudes below which starting a thread costs more than it saves.
@@ -39,11 +41,11 @@ def num_threads() -> int:
 
 
 def split_columns(dim: int, columns: int) -> list[tuple[int, int]]:
-    """Ranges of columns that make independent pieces of work."""
-    if dim * columns < _SMALL or columns < 2 * _PARTS:
+    """Ranges of columns that make independent pieces of work, whole strips each."""
+    if dim * columns < _SMALL or columns < _PARTS * STRIP:
         return [(0, columns)]
-    edges = [round(part * columns / _PARTS) for part in range(_PARTS + 1)]
-    return list(pairwise(edges))
+    edges = [STRIP * round(part * columns / (_PARTS * STRIP)) for part in range(_PARTS)]
+    return list(pairwise([*edges, columns]))
 
 
 def run_parts(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> None:
