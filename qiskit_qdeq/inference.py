@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Solver
+from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.direct import direct_pass
@@ -34,6 +35,7 @@ class Prediction:
         residual: ‖m(q) - q‖₂ at that state (N,).
         converged: whether the solver reached its tolerance (N,); all True in direct mode.
         steps: solver steps (N,), layers in direct mode.
+        cost: circuits, shots, jobs and PUBs; nothing on an exact simulator.
     """
 
     logits: Array
@@ -41,11 +43,12 @@ class Prediction:
     residual: Array
     converged: Array
     steps: Array
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Mean loss and accuracy on labelled samples, and how well their equilibria were solved."""
+    """Mean loss and accuracy on labelled samples, how well their equilibria were solved, and what that cost."""
 
     loss: float
     accuracy: float
@@ -53,6 +56,7 @@ class Metrics:
     max_residual: float
     unconverged: float
     mean_steps: float
+    cost: Cost = field(default_factory=Cost)
 
 
 def predict(
@@ -92,6 +96,7 @@ def _predict(
     weights, matrix, bias = model.split(parameters)
     bound = model.evaluator.bind(weights)
     parts: list[tuple[Array, Solution]] = []
+    cost = Cost()
     size = max(1, min(BATCH, _COLUMN_BYTES // (16 * 2**model.template.num_qubits * (1 + model.num_states))))
     for first in range(0, len(inputs), size):
         problem = bound.map(inputs[first : first + size])
@@ -105,6 +110,7 @@ def _predict(
             solution = solve(problem, solver, on_failure="accept")
             point = problem.at(solution.state)
         parts.append((model.readout.activate(point.features) @ matrix.T + bias, solution))
+        cost += problem.cost
     merged = _merge([solution for _, solution in parts], model.num_states)
     merged.check(on_failure)
     logits = np.concatenate([part for part, _ in parts]) if parts else np.zeros((0, model.num_classes))
@@ -114,7 +120,7 @@ def _predict(
             f"sample {lost[0]} ({len(lost)} in all) has no finite logits: with the state fed back its features leave the "
             "domain of the encoder's angles. Use a smaller state_scale, or angles defined for all values"
         )
-    return Prediction(logits, merged.state, merged.residual, merged.converged, merged.steps)
+    return Prediction(logits, merged.state, merged.residual, merged.converged, merged.steps, cost)
 
 
 def evaluate(
@@ -132,6 +138,7 @@ def evaluate(
         float(np.max(found.residual)),
         float(np.mean(~found.converged)),
         float(np.mean(found.steps)),
+        found.cost,
     )
 
 

@@ -8,6 +8,7 @@ checkpoint is one array.
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,7 @@ from qiskit_qdeq.evaluation.exact import exact_evaluator
 from qiskit_qdeq.evaluation.expressions import AngleMap
 from qiskit_qdeq.evaluation.program import primitive_gates
 from qiskit_qdeq.evaluation.protocol import EquilibriumMap, Evaluator
+from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.readout import Readout
 
@@ -118,6 +120,42 @@ class QDEQModel:
         self.injection = np.vstack([injection, np.zeros((1, self.num_states))]) if bias else injection
         self.dtype = dtype
         self.evaluator: Evaluator = exact_evaluator(template, self.injection, dtype)
+
+    def measured(
+        self, estimator: Any, *, sampling: Sampling | None = None, seed: int = 0, **runner_options: Any
+    ) -> QDEQModel:
+        """The same model, evaluated through an estimator primitive instead of exactly.
+
+        Parameters trained on one serve the other.
+
+        Args:
+            estimator: any object with the contract of `qiskit.primitives.BaseEstimatorV2`.
+            sampling: shots or precision per purpose, and how the weight gradient is estimated.
+            seed: of randomly chosen shifts.
+            runner_options: `backend` or `pass_manager` to transpile the template for, `limits`, see
+                `execution.CircuitRunner`.
+
+        Raises:
+            InputError: if the circuit has gates without a shift rule, or does not fit the backend.
+
+        >>> import numpy as np
+        >>> from qiskit.primitives import StatevectorEstimator
+        >>> from qiskit_qdeq import model_config
+        >>> model = model_config("default", 4, 2, 2).build()
+        >>> measured = model.measured(StatevectorEstimator())
+        >>> weights, x = np.linspace(0, 1, model.num_weights), model.prepare([[0.3, -0.2, 0.9, 0.1]])
+        >>> pair = [m.map(weights, x).at(np.zeros((1, 2))).values for m in (model, measured)]
+        >>> bool(np.allclose(*pair))
+        True
+        """
+        # imported here: who never measures does not load the primitives
+        from qiskit_qdeq.evaluation.estimator import EstimatorEvaluator
+
+        other = copy.copy(self)
+        other.evaluator = EstimatorEvaluator(
+            self.template, self.injection, estimator, sampling=sampling, seed=seed, **runner_options
+        )
+        return other
 
     @property
     def num_classes(self) -> int:

@@ -13,14 +13,14 @@ from qiskit_qdeq.equilibrium.scipy_root import ScipyRoot, solve_with_scipy
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Newton, Solver
 from qiskit_qdeq.equilibrium.solvers import solver as make_solver
-from qiskit_qdeq.evaluation.protocol import EquilibriumMap
+from qiskit_qdeq.evaluation.protocol import RootProblem
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def solve(
-    problem: EquilibriumMap,
+    problem: RootProblem,
     solver: Solver | str,
     initial: Array | None = None,
     on_failure: str = "warn",
@@ -68,7 +68,7 @@ def _checked(initial: Array, shape: tuple[int, int]) -> Array:
     return state
 
 
-def direct_state(problem: EquilibriumMap, layers: int, initial: Array | None = None) -> Array:
+def direct_state(problem: RootProblem, layers: int, initial: Array | None = None) -> Array:
     """The state after `layers` explicit applications of the map, from zeros: DIRECT-L, also a start for a solver."""
     state = np.zeros((problem.batch, problem.num_states)) if initial is None else initial
     rows = np.arange(problem.batch)

@@ -9,7 +9,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import SHRINK, Broyden, Memory, Solver
-from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
+from qiskit_qdeq.evaluation.protocol import Cost, RootProblem
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Iteration:
     """The working arrays of one solve. `rows` are the samples still iterated, and index all per-sample results."""
 
-    def __init__(self, problem: EquilibriumMap, solver: Solver, state: Array, keep_inverse: bool = False) -> None:
+    def __init__(self, problem: RootProblem, solver: Solver, state: Array, keep_inverse: bool = False) -> None:
         self.problem, self.solver = problem, solver
         batch = len(state)
         self.rows = np.arange(batch)

@@ -16,7 +16,7 @@ import numpy as np
 from qiskit_qdeq.equilibrium.iteration import Iteration
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Broyden, Newton
-from qiskit_qdeq.evaluation.protocol import EquilibriumMap, Evaluation, EvaluationPoint
+from qiskit_qdeq.evaluation.protocol import Evaluation, RootProblem
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,7 +26,7 @@ _CLOSE = 1e-3
 _ROUNDING = 1e-5
 
 
-def solve_with_newton(problem: EquilibriumMap, solver: Newton, state: Array, keep_trace: bool) -> Solution:
+def solve_with_newton(problem: RootProblem, solver: Newton, state: Array, keep_trace: bool) -> Solution:
     """Solve from `state` (B, K), which is overwritten; every sample is treated by itself."""
     start = state.copy()
     found = _newton(problem, solver, state, keep_trace)
@@ -47,7 +47,7 @@ def _newton(problem: Any, solver: Newton, state: Array, keep_trace: bool) -> Sol
 
 
 def _rescue(
-    problem: EquilibriumMap, solver: Newton, start: Array, found: Solution, rows: Array, keep_trace: bool
+    problem: RootProblem, solver: Newton, start: Array, found: Solution, rows: Array, keep_trace: bool
 ) -> Solution:
     """`found`, continued for the samples `rows` by Broyden from `start` and, where that comes closer, by Newton."""
     broyden = Broyden(max(solver.tol, _CLOSE), solver.rtol, solver.rescue_steps)
@@ -105,7 +105,7 @@ def _continued(trace: Array, later: list[tuple[Array, Array]]) -> Array:
 class _Samples:
     """Some samples of a minibatch as a minibatch of their own."""
 
-    def __init__(self, problem: EquilibriumMap, rows: Array) -> None:
+    def __init__(self, problem: RootProblem, rows: Array) -> None:
         self._problem, self._rows = problem, rows
         self.batch, self.num_states = len(rows), problem.num_states
 
@@ -114,9 +114,3 @@ class _Samples:
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         return self._problem.linearize(state, self._rows[rows])
-
-    def at(self, state: Array) -> EvaluationPoint:
-        raise NotImplementedError("part of a minibatch has no readout")
-
-    def pull_back(self, terms: Any) -> Array:
-        raise NotImplementedError("part of a minibatch has no weights")

@@ -17,7 +17,7 @@ from scipy import optimize
 from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Solver
-from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap
+from qiskit_qdeq.evaluation.protocol import Cost, RootProblem
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,7 +82,7 @@ class _Sample:
         self.answered = threading.Semaphore(0)
 
 
-def solve_with_scipy(problem: EquilibriumMap, solver: ScipyRoot, state: Array) -> Solution:
+def solve_with_scipy(problem: RootProblem, solver: ScipyRoot, state: Array) -> Solution:
     """Run one SciPy solver per sample, in rounds of one batch evaluation each."""
     samples = [_Sample(row, state[row]) for row in range(len(state))]
     waiting = threading.Semaphore(0)
@@ -111,7 +111,7 @@ def solve_with_scipy(problem: EquilibriumMap, solver: ScipyRoot, state: Array) -
 
 
 def _converse(
-    problem: EquilibriumMap,
+    problem: RootProblem,
     solver: ScipyRoot,
     samples: list[_Sample],
     threads: list[threading.Thread],
@@ -140,7 +140,7 @@ def _converse(
     return cost
 
 
-def _answer(problem: EquilibriumMap, solver: ScipyRoot, running: list[_Sample]) -> Cost:
+def _answer(problem: RootProblem, solver: ScipyRoot, running: list[_Sample]) -> Cost:
     rows = np.array([sample.row for sample in running])
     states = np.array([sample.request for sample in running])
     jacobian = None

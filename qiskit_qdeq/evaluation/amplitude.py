@@ -21,7 +21,7 @@ from qiskit_qdeq.evaluation.lanes import lane_kernels
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
-from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
 from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic, padded
 from qiskit_qdeq.evaluation.threads import matmul, run_parts, split_columns
 from qiskit_qdeq.exceptions import InputError
@@ -42,10 +42,20 @@ class AmplitudeEvaluator:
         injection: P (D, K).
     """
 
+    is_exact = True
+
     def __init__(self, program: GateProgram, states: Observables, readouts: Observables, injection: Array) -> None:
         self.program, self.states, self.readouts = program, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
         self.gram = self.injection.T @ self.injection
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Exact evaluators continue each other's runs."""
+        return {}
+
+    def start_step(self, step: int, total: int) -> None:
+        """Nothing changes over a training run."""
 
     def bind(self, weights: Array) -> BoundAmplitude:
         """Sweep U(θ) over the D input columns."""
@@ -98,7 +108,7 @@ class BoundAmplitude:
         """C and PᵀP as the compiled loops want them."""
         return padded(self.quadratic), np.ascontiguousarray(self.evaluator.gram, dtype=float)
 
-    def map(self, inputs: Array) -> AmplitudeMap:
+    def map(self, inputs: Array, expect: Sequence[str] = ()) -> AmplitudeMap:
         """The map of samples (B, D); zero vectors must have been refused before."""
         width = len(self.evaluator.injection)
         if np.ndim(inputs) != 2 or np.shape(inputs)[1] != width:
@@ -110,6 +120,8 @@ class BoundAmplitude:
 
 class AmplitudeMap:
     """The equilibrium map of one minibatch."""
+
+    cost = Cost()
 
     def __init__(self, bound: BoundAmplitude, inputs: Array) -> None:
         self.bound, self.inputs = bound, inputs

@@ -18,7 +18,7 @@ from qiskit_qdeq.evaluation.encodings import Encoding
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
-from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
 from qiskit_qdeq.evaluation.threads import matmul
 from qiskit_qdeq.exceptions import InputError
 
@@ -39,6 +39,8 @@ class ColumnEvaluator:
         injection: P (D, K).
     """
 
+    is_exact = True
+
     def __init__(
         self,
         program: GateProgram,
@@ -49,6 +51,14 @@ class ColumnEvaluator:
     ) -> None:
         self.program, self.encoding, self.states, self.readouts = program, encoding, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Exact evaluators continue each other's runs."""
+        return {}
+
+    def start_step(self, step: int, total: int) -> None:
+        """Nothing changes over a training run."""
 
     def bind(self, weights: Array) -> BoundColumns:
         """Build the blocks of U(θ), and U itself where it is small."""
@@ -92,7 +102,7 @@ class BoundColumns:
         total = np.stack([re @ encoded[0].T + im @ encoded[1].T, im @ encoded[0].T - re @ encoded[1].T])
         return self.program.pull_back(self.unitary.copy(), total)
 
-    def map(self, inputs: Array) -> ColumnMap:
+    def map(self, inputs: Array, expect: Sequence[str] = ()) -> ColumnMap:
         """The map of samples (B, D)."""
         width = len(self.evaluator.injection)
         if np.ndim(inputs) != 2 or np.shape(inputs)[1] != width:
@@ -104,6 +114,8 @@ class BoundColumns:
 
 class ColumnMap:
     """The equilibrium map of one minibatch."""
+
+    cost = Cost()
 
     def __init__(self, bound: BoundColumns, inputs: Array) -> None:
         self.bound, self.inputs = bound, inputs

@@ -7,6 +7,7 @@ shifts together with its values.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -70,6 +71,16 @@ class EstimatorEvaluator:
         self.runner = CircuitRunner(self.gates.circuit, self.gates.parameters, observables, estimator, **runner_options)
         self.progress = 0.0
         self.rng = np.random.default_rng(seed)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Which estimator on which backend, sampling and seed."""
+        return {
+            "estimator": type(self.estimator).__name__,
+            "backend": self.runner.backend_name,
+            "sampling": dataclasses.asdict(self.sampling),
+            "seed": self.seed,
+        }
 
     def start_step(self, step: int, total: int) -> None:
         """Move precision schedules and random choices to a training step, so that a resumed run repeats them."""

@@ -97,12 +97,8 @@ class EvaluationPoint(Protocol):
         """
 
 
-class EquilibriumMap(Protocol):
-    """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights.
-
-    A map that knows m as a ratio of quadratics has a property `quadratic`, the `RationalQuadratic` of the minibatch, so that
-    solving it needs no circuit at all, and a method `remember` that is given what the solve computed at its solution.
-    """
+class RootProblem(Protocol):
+    """What solvers iterate: a map of B states of K entries and its Jacobian."""
 
     batch: int
     num_states: int
@@ -112,6 +108,17 @@ class EquilibriumMap(Protocol):
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""
+
+
+class EquilibriumMap(RootProblem, Protocol):
+    """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights.
+
+    A map that knows m as a ratio of quadratics has a property `quadratic`, the `RationalQuadratic` of the minibatch, so that
+    solving it needs no circuit at all, and a method `remember` that is given what the solve computed at its solution. A map
+    that can be measured as one has a method `probe`, see `probe.ProbedMap`. `cost` is what all evaluations have cost so far.
+    """
+
+    cost: Cost
 
     def at(self, state: Array) -> EvaluationPoint:
         """The whole minibatch at `state` (B, K)."""
@@ -123,12 +130,28 @@ class EquilibriumMap(Protocol):
 class BoundEvaluator(Protocol):
     """An evaluator at fixed weights; what depends on θ alone is shared by all its maps."""
 
-    def map(self, inputs: Array) -> EquilibriumMap:
-        """The map of the samples `inputs` (B, D)."""
+    def map(self, inputs: Array, expect: Sequence[str] = ()) -> EquilibriumMap:
+        """The map of the samples `inputs` (B, D).
+
+        `expect` names what the points made by `at` will be asked for, "jacobian" or "gradient", so that an evaluator that
+        measures can do so together with the values.
+        """
 
 
 class Evaluator(Protocol):
-    """Evaluates the model function of one circuit template and one injection."""
+    """Evaluates the model function of one circuit template and one injection.
+
+    `is_exact` tells whether it computes or measures: measuring costs circuits. `description` says in plain values how.
+    """
+
+    is_exact: bool
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that differ where two evaluators would not continue each other's run."""
+
+    def start_step(self, step: int, total: int) -> None:
+        """Move what changes over a training run, precision and random choices, to a step of it."""
 
     def bind(self, weights: Array) -> BoundEvaluator:
         """Fix the circuit parameters θ (p,)."""

@@ -24,8 +24,9 @@ class Sampling:
         jacobian: for shifted encoder angles; None: as `forward`.
         gradient: for shifted weights; None: as `forward`.
         growth: shots at the last training step over shots at the first, geometric in between.
-        gradient_method: "shift" (every shift of every gate, unbiased), "random" (pairs of shifted circuits drawn with importance
-            weights, unbiased), or "spsa" (all weights shifted at once in random directions, biased by O(spsa_step²)).
+        gradient_method: "shift" (every shift of every gate, unbiased), "random" (pairs of shifted circuits, drawn with
+            importance weights, unbiased), or "spsa" (all weights shifted at once in random directions, biased by
+            O(spsa_step²)).
         gradient_circuits: circuits per sample of "random" and "spsa", an even number.
         spsa_step: shift of every gate angle in "spsa", in radians.
 
@@ -48,10 +49,10 @@ class Sampling:
             raise InputError(f"gradient_method must be one of {list(GRADIENT_METHODS)}, got {self.gradient_method!r}")
         for name in ("growth", "spsa_step"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
                 raise InputError(f"{name} must be a finite number > 0, got {value!r}")
         count = self.gradient_circuits
-        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 0 or count % 2:
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or int(count) < 0 or int(count) % 2:
             raise InputError(f"gradient_circuits must be an even integer >= 0, got {count!r}")
         if (count > 0) != (self.gradient_method != "shift"):
             raise InputError(
@@ -84,5 +85,5 @@ def _check_amount(name: str, amount: float | None) -> None:
         if int(amount) < 1:
             raise InputError(f"{name} must be at least 1 shot, got {amount!r}")
         return
-    if isinstance(amount, bool) or not isinstance(amount, numbers.Real) or not 0 < amount < 1:
+    if isinstance(amount, bool) or not isinstance(amount, numbers.Real) or not 0 < float(amount) < 1:
         raise InputError(f"{name} must be an integer number of shots or a precision in (0, 1), got {amount!r}")

@@ -91,9 +91,7 @@ def rotate(typing: Any, strip: Any, offsets: Any, matrix: Any) -> tuple[Any, Cal
 
 
 @intrinsic  # type: ignore[misc]
-def correlate(
-    typing: Any, states: Any, cotangents: Any, offsets: Any, total: Any
-) -> tuple[Any, Callable[..., Any]]:
+def correlate(typing: Any, states: Any, cotangents: Any, offsets: Any, total: Any) -> tuple[Any, Callable[..., Any]]:
     """total[a, b] += V_a conj(Λ_b) for the rows at `offsets` (2 or 4); `total` is a strip, row 4 a + b."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:

@@ -77,11 +77,17 @@ def sub_device(backend: BackendV2, qubits: int | Sequence[int]) -> SubDevice:
     else:
         count = check_count("qubits", qubits)
         if count > (target.num_qubits or 0):
-            raise InputError(f"qubits is {count}, but {backend.name} has only {target.num_qubits}; take a larger device")
+            raise InputError(
+                f"qubits is {count}, but {backend.name} has only {target.num_qubits}; take a larger device"
+            )
         chosen = _best_qubits(count, readout, neighbours, backend.name)
-    inside = {qubit: {other: neighbours[qubit][other] for other in chosen if other in neighbours[qubit]} for qubit in chosen}
+    inside = {
+        qubit: {other: neighbours[qubit][other] for other in chosen if other in neighbours[qubit]} for qubit in chosen
+    }
     if len(_grow(chosen[0], len(chosen), readout, inside)[1]) < len(chosen):
-        raise InputError(f"qubits {list(chosen)} of {backend.name} are not connected by two-qubit gates; name neighbours")
+        raise InputError(
+            f"qubits {list(chosen)} of {backend.name} are not connected by two-qubit gates; name neighbours"
+        )
     return SubDevice(_cut(target, chosen), backend.name, chosen)
 
 
@@ -131,7 +137,7 @@ def ibm_backend(name: str) -> BackendV2:
 
 
 def _plain(name: str) -> str:
-    """"FakeManilaV2", "fake_manila" and "manila" -> "manila"."""
+    """ "FakeManilaV2", "fake_manila" and "manila" -> "manila"."""
     return name.lower().replace("_", "").replace("-", "").removeprefix("fake").removesuffix("v2")
 
 

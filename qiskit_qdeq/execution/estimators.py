@@ -215,7 +215,9 @@ def _fake(execution: Execution, device: SubDevice) -> OpenEstimator:
 
 def _ibm(execution: Execution, backend: BackendV2, num_qubits: int) -> OpenEstimator:
     if backend.num_qubits < num_qubits:
-        raise InputError(f"{backend.name} has {backend.num_qubits} qubits, the circuit {num_qubits}; take a larger device")
+        raise InputError(
+            f"{backend.name} has {backend.num_qubits} qubits, the circuit {num_qubits}; take a larger device"
+        )
     return _runtime(execution, backend, local=False)
 
 
@@ -320,7 +322,9 @@ def _client_side(mode: Any, options: Any, seed: int | None) -> BaseEstimatorV2:
 def _warn_ignored(options: Mapping[str, Any]) -> None:
     for name in _IGNORED_LOCALLY:
         if name in options:
-            warnings.warn(f"option {name!r} has no effect on a simulator; only devices obey it", UserWarning, stacklevel=5)
+            warnings.warn(
+                f"option {name!r} has no effect on a simulator; only devices obey it", UserWarning, stacklevel=5
+            )
     if (options.get("dynamical_decoupling") or {}).get("enable"):
         warnings.warn(
             "option 'dynamical_decoupling' inserts its pulses on a simulator too, but simulated idle noise has no memory "
@@ -347,7 +351,9 @@ def _check_sampling(execution: Execution) -> None:
         check_count("seed", execution.seed, 0)
     precision = execution.precision
     if precision is not None and not (isinstance(precision, int | float) and 0 < precision <= 1):
-        raise InputError(f"precision must be a number above 0 and at most 1, got {precision!r}; leave it out for exact values")
+        raise InputError(
+            f"precision must be a number above 0 and at most 1, got {precision!r}; leave it out for exact values"
+        )
     if not isinstance(execution.noise, str):
         raise InputError(f"noise must be a text such as '0.001,0.01,0.02' or 'fake:torino', got {execution.noise!r}")
 
@@ -358,7 +364,11 @@ def _check_options(options: Mapping[str, Any]) -> None:
     except (TypeError, ValueError):
         raise InputError("options must be a mapping of plain values (numbers, texts, lists, mappings)") from None
     own = {item.name for item in fields(Execution)}
-    for name, instead in (("default_shots", "shots"), ("default_precision", "precision"), *((n, n) for n in sorted(own))):
+    for name, instead in (
+        ("default_shots", "shots"),
+        ("default_precision", "precision"),
+        *((n, n) for n in sorted(own)),
+    ):
         if name in options:
             raise InputError(f"options must not contain {name!r}; use the field {instead}")
     if "seed_simulator" in (options.get("simulator") or {}):

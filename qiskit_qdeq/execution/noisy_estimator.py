@@ -117,9 +117,10 @@ class DensityMatrixEstimator(BaseEstimatorV2):
 
     def _check(self, pub: EstimatorPub) -> None:
         _check_precision("precision", pub.precision)
-        if pub.parameter_values.num_parameters and not np.isfinite(
-            pub.parameter_values.as_array(pub.circuit.parameters)
-        ).all():
+        if (
+            pub.parameter_values.num_parameters
+            and not np.isfinite(pub.parameter_values.as_array(pub.circuit.parameters)).all()
+        ):
             raise InputError("the parameter values of a PUB contain NaN or infinity")
         strange = set() if self._basis is None else set(pub.circuit.count_ops()) - self._basis
         if strange:

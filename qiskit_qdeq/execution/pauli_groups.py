@@ -86,7 +86,9 @@ def _factors(label: str) -> _Term:
     return {qubit: _LETTERS[letter] for qubit, letter in enumerate(reversed(label)) if letter != "I"}
 
 
-def _group(basis: dict[int, str], factors: dict[str, _Term], terms: dict[str, list[tuple[int, float]]]) -> MeasuredGroup:
+def _group(
+    basis: dict[int, str], factors: dict[str, _Term], terms: dict[str, list[tuple[int, float]]]
+) -> MeasuredGroup:
     qubits = tuple(sorted(basis))
     worth: dict[int, Array] = {}
     for label, factor in factors.items():

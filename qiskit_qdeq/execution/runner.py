@@ -97,10 +97,13 @@ class CircuitRunner:
             raise InputError(f"estimator must have a method run(pubs, *, precision), got {type(estimator).__name__}")
         self.parameters = _check_parameters(circuit, parameters)
         distinct, self._places = _deduplicate(circuit, observables)
+        backend = primitives.backend_of(estimator) if backend is None else backend
+        #: Of the backend that was transpiled for, "" if there is none.
+        self.backend_name = str(getattr(backend, "name", "") or "")
         self.circuit, self.observables = to_isa(
             circuit,
             distinct,
-            backend=primitives.backend_of(estimator) if backend is None else backend,
+            backend=backend,
             pass_manager=pass_manager,
             optimization_level=optimization_level,
         )

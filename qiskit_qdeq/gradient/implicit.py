@@ -171,9 +171,3 @@ class _AdjointMap:
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         return self.values(state, rows), np.swapaxes(self._jacobian[rows], 1, 2)
-
-    def at(self, state: Array) -> EvaluationPoint:
-        raise NotImplementedError("the adjoint equation has no readout")
-
-    def pull_back(self, terms: Any) -> Array:
-        raise NotImplementedError("the adjoint equation has no weights")

@@ -44,6 +44,9 @@ class EpochSums:
     unconverged: int = 0
     gradient_norm: float = 0.0
     steps: int = 0
+    circuits: int = 0
+    shots: int = 0
+    jobs: int = 0
 
 
 @dataclass

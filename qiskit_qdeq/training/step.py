@@ -70,7 +70,8 @@ def training_step(
         rng: makes the generator of this step's dropout and Hutchinson noise; called only where there is any.
     """
     weights, _, _ = model.split(parameters)
-    problem = model.evaluator.bind(weights).map(inputs)
+    expect = ("gradient",) if direct else ("jacobian", "gradient")
+    problem = model.evaluator.bind(weights).map(inputs, expect)
     noise = rng() if config.dropout or config.regularization.kind == "hutchinson" else None
     mask = model.readout.dropout_mask(len(inputs), config.dropout, noise, parameters.dtype)
     if direct:
@@ -88,8 +89,7 @@ def training_step(
             penalty, term = config.regularization.penalty(point, model.injection, noise)
             terms.append(term)
     gradient = np.concatenate([problem.pull_back(terms), head.matrix_gradient.ravel(), head.bias_gradient])
-    cost = solution.cost if solution is not None else Cost()
-    return StepResult(head.loss, penalty, head.correct, gradient, solution, cost)
+    return StepResult(head.loss, penalty, head.correct, gradient, solution, problem.cost)
 
 
 def _equilibrium(problem: EquilibriumMap, config: TrainingConfig, initial: Array | None) -> Solution:

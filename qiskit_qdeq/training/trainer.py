@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, InputError
 from qiskit_qdeq.inference import evaluate, predict
@@ -290,6 +291,7 @@ class Trainer:
 
     def _step(self) -> None:
         state, config = self.state, self.config
+        self.model.evaluator.start_step(state.step, self.total_steps)
         rows = self.rows(state.step)
         warm = config.start == "warm"
         result = training_step(
@@ -331,10 +333,13 @@ class Trainer:
             "unconverged": sums.unconverged / sums.samples,
             "gradient_norm": sums.gradient_norm / sums.steps,
             "learning_rate": self.config.learning_rate * self._schedule(state.step - 1, self.total_steps),
-            "spectral_radius": self._spectral_radius(),
             "seconds": seconds,
         }
+        cost = Cost(sums.circuits, sums.shots, sums.jobs)
         state.sums = EpochSums()
+        if self.model.evaluator.is_exact:
+            # measured, it would cost as much as many training steps
+            record["spectral_radius"] = self._spectral_radius()
         if self.validation is not None:
             direct = self.config.mode == "direct" or state.step <= self.config.warmup_steps
             solver = None if direct else self.config.solver
@@ -344,7 +349,10 @@ class Trainer:
                 "valid_accuracy": metrics.accuracy,
                 "valid_residual": metrics.residual,
             }
+            cost += metrics.cost
             self._keep_best(metrics.loss, direct)
+        if not self.model.evaluator.is_exact:
+            record |= {"circuits": cost.circuits, "shots": cost.shots, "jobs": cost.jobs}
         if state.best_epoch < 0:
             state.best_parameters = state.parameters.copy()
         state.history.append(record)
@@ -382,6 +390,9 @@ def _add(sums: EpochSums, result: StepResult, samples: int, norm: float) -> None
     sums.penalty += result.penalty * samples
     sums.correct += result.correct
     sums.gradient_norm += norm
+    sums.circuits += result.cost.circuits
+    sums.shots += result.cost.shots
+    sums.jobs += result.cost.jobs
     if result.solution is not None:
         finite = result.solution.residual[np.isfinite(result.solution.residual)]
         sums.residual += float(finite.sum())
