@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qiskit import QuantumCircuit
+from qiskit.circuit import ControlledGate, ParameterExpression
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 
@@ -45,12 +46,30 @@ def to_isa(
         pass_manager = generate_preset_pass_manager(
             optimization_level=optimization_level, target=target, seed_transpiler=0
         )
+    if type(backend).__module__.startswith("qiskit_aer."):
+        circuit = without_controlled_parameters(circuit)
     if pass_manager is None:
         return circuit, list(observables)
     isa = pass_manager.run(circuit)
     if target is not None:
         check_isa(isa, target)
     return isa, [observable.apply_layout(isa.layout, isa.num_qubits) for observable in observables]
+
+
+def without_controlled_parameters(circuit: QuantumCircuit) -> QuantumCircuit:
+    """The circuit with parametrized controlled gates (crx, cp, cu ...) unrolled to plain ones, else as it is.
+
+    Aer does not bind the parameters of controlled gates: it silently runs something else, or a single row of many
+    (qiskit-aer issues 2323, 2391, 2403).
+    """
+    while names := {
+        instruction.name
+        for instruction in circuit.data
+        if isinstance(instruction.operation, ControlledGate)
+        and any(isinstance(angle, ParameterExpression) for angle in instruction.params)
+    }:
+        circuit = circuit.decompose(list(names))
+    return circuit
 
 
 def check_isa(circuit: QuantumCircuit, target: Any) -> None:
