@@ -14,7 +14,7 @@ class Limits:
 
     Attributes:
         max_rows_per_pub: parameter rows in one PUB. None: as many as the estimator handles in time proportional to their
-            number (512 for Aer's EstimatorV2 without `runtime_parameter_bind_enable`, 1024 for IBM's client-side
+            number (512 for Aer's EstimatorV2 without `runtime_parameter_bind_enable`, 4096 for IBM's client-side
             Estimator, unlimited for the others).
         max_executions_per_job: shots over all rows and bases. IBM documents 10 million for sampler jobs, and its
             client-side Estimator submits jobs of that kind.

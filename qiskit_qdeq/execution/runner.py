@@ -97,7 +97,8 @@ class CircuitRunner:
             raise InputError(f"estimator must have a method run(pubs, *, precision), got {type(estimator).__name__}")
         self.parameters = _check_parameters(circuit, parameters)
         distinct, self._places = _deduplicate(circuit, observables)
-        backend = primitives.backend_of(estimator) if backend is None else backend
+        own = primitives.backend_of(estimator)
+        backend = own if backend is None else backend
         #: Of the backend that was transpiled for, "" if there is none.
         self.backend_name = str(getattr(backend, "name", "") or "")
         self.circuit, self.observables = to_isa(
@@ -107,6 +108,12 @@ class CircuitRunner:
             pass_manager=pass_manager,
             optimization_level=optimization_level,
         )
+        if own is not None and self.circuit.num_qubits > (own.target.num_qubits or math.inf):
+            # Qiskit's BackendEstimatorV2 ends the whole program at that, idle qubits or not.
+            raise InputError(
+                f"the transpiled circuit has {self.circuit.num_qubits} qubits, but the estimator's own backend takes "
+                f"{own.target.num_qubits}; make the estimator for the backend that the circuit is transpiled for"
+            )
         self._estimator = estimator
         self._limits = limits
         # A parameter that no longer influences anything is gone from the transpiled circuit: its column is not sent.

@@ -24,7 +24,8 @@ class SeededEstimator:
     seed. Each call still looks like one job. The seed set on the estimator itself is back in place after the call.
 
     Args:
-        estimator: StatevectorEstimator, BackendEstimatorV2, Aer's EstimatorV2 or one of IBM's on a local simulator.
+        estimator: StatevectorEstimator, BackendEstimatorV2, Aer's EstimatorV2, one of IBM's on a local simulator, or any
+            with a method ``reseed(seed)``.
         seed: integer of at least 0.
 
     Raises:
@@ -34,13 +35,14 @@ class SeededEstimator:
     def __init__(self, estimator: Any, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
-        if kind_of(estimator) is Kind.OTHER:
+        if kind_of(estimator) is Kind.OTHER and not _reseeds(estimator):
             raise InputError(
-                f"estimator must be one whose seed can be set, got {type(estimator).__name__}; seed it yourself"
+                f"estimator must be one whose seed can be set, got {type(estimator).__name__}; give it a method reseed(seed)"
             )
-        if _service_of(estimator) is not None and not _service_of(estimator).is_local:
-            raise InputError("estimator runs on hardware, whose noise has no seed; use it without SeededEstimator")
-        self.wrapped = innermost(estimator)
+        service = getattr(innermost(estimator), "_service", None)
+        if service is not None and not getattr(service, "is_local", False):
+            raise InputError("estimator runs on a device, whose noise has no seed; use it without SeededEstimator")
+        self.wrapped = estimator
         self._seed = int(seed)
         self.restart(0)
 
@@ -55,7 +57,7 @@ class SeededEstimator:
         chosen = {} if precision is None else {"precision": precision}
         results = []
         for pub in pubs:
-            sequence = np.random.SeedSequence((self._seed, self._position, self._drawn))
+            sequence = np.random.SeedSequence(self._seed, spawn_key=(self._position, self._drawn))
             self._drawn += 1
             with _seeded(self.wrapped, sequence):
                 results.append(self.wrapped.run([pub], **chosen).result())
@@ -67,12 +69,14 @@ class SeededEstimator:
 
 def has_frozen_noise(estimator: Any) -> bool:
     """Whether an integer seed makes `estimator` repeat the same noise in every call."""
-    if isinstance(estimator, SeededEstimator):
+    if isinstance(estimator, SeededEstimator) or _reseeds(estimator):
         return False
     primitive = innermost(estimator)
     place = _find_seed(primitive)
     if place is not None and isinstance(_get(*place), int | np.integer):
         return True
+    if kind_of(primitive) not in (Kind.BACKEND, Kind.LEGACY):
+        return False  # the others do not take over the seed of their backend
     backend = getattr(primitive, "_backend", None)
     return getattr(getattr(backend, "options", None), "seed_simulator", None) is not None
 
@@ -81,16 +85,23 @@ def _give(result: Any) -> Any:
     return result
 
 
+def _reseeds(estimator: Any) -> bool:
+    return callable(getattr(innermost(estimator), "reseed", None))
+
+
 @contextmanager
-def _seeded(primitive: Any, sequence: np.random.SeedSequence) -> Iterator[None]:
+def _seeded(estimator: Any, sequence: np.random.SeedSequence) -> Iterator[None]:
+    primitive = innermost(estimator)
+    # Aer wants 31 bits; IBM's legacy estimator takes 0 for no seed.
+    seed = int(1 + sequence.generate_state(1)[0] % (2**31 - 2))
+    if _reseeds(primitive):
+        primitive.reseed(seed)
+        yield
+        return
     place = _find_seed(primitive)
     assert place is not None
     before = _get(*place)
-    if kind_of(primitive) is Kind.STATEVECTOR:
-        _set(*place, np.random.default_rng(sequence))
-    else:
-        # Aer wants 31 bits; IBM's legacy estimator takes 0 for no seed.
-        _set(*place, int(1 + sequence.generate_state(1)[0] % (2**31 - 2)))
+    _set(*place, np.random.default_rng(sequence) if kind_of(primitive) is Kind.STATEVECTOR else seed)
     try:
         yield
     finally:
@@ -122,7 +133,3 @@ def _set(holder: Any, name: str, value: Any) -> None:
         holder.pop(name, None)
     else:
         holder[name] = value
-
-
-def _service_of(estimator: Any) -> Any:
-    return getattr(innermost(estimator), "_service", None)
