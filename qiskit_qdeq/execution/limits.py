@@ -12,24 +12,27 @@ from qiskit_qdeq.exceptions import InputError
 class Limits:
     """How large a PUB and a job may be.
 
+    None means what the estimator is known to need.
+
     Attributes:
-        max_rows_per_pub: parameter rows in one PUB. None: as many as the estimator handles in time proportional to their
-            number (512 for Aer's EstimatorV2 without `runtime_parameter_bind_enable`, 4096 for IBM's client-side
-            Estimator, unlimited for the others).
-        max_executions_per_job: shots over all rows and bases. IBM documents 10 million for sampler jobs, and its
-            client-side Estimator submits jobs of that kind.
+        max_rows_per_pub: parameter rows in one PUB. None: as many as take time proportional to their number (512 for Aer's
+            EstimatorV2 without `runtime_parameter_bind_enable`, 4096 for IBM's client-side Estimator, any number for the
+            others).
+        max_executions_per_job: shots over all rows and bases. None: 10 million for IBM's client-side Estimator, whose jobs
+            are of the kind for which IBM documents that number; unlimited for the others, IBM's legacy one included,
+            which the service itself splits.
         max_payload_bytes: estimated size of a job's circuits and parameter values. IBM accepts 300 MB; the default leaves
             a factor 6 for what the client-side Estimator adds to them.
     """
 
     max_rows_per_pub: int | None = None
-    max_executions_per_job: int = 10_000_000
+    max_executions_per_job: int | None = None
     max_payload_bytes: int = 50_000_000
 
     def __post_init__(self) -> None:
         for name in ("max_rows_per_pub", "max_executions_per_job", "max_payload_bytes"):
             value = getattr(self, name)
-            if value is None and name == "max_rows_per_pub":
+            if value is None and name != "max_payload_bytes":
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
@@ -58,8 +61,8 @@ class Piece:
     stop: int
 
 
-def split(workloads: Sequence[Workload], limits: Limits, max_rows: int | None) -> list[list[Piece]]:
-    """Jobs as lists of pieces; within a lane the requests and their rows keep their order.
+def split(workloads: Sequence[Workload], limits: Limits) -> list[list[Piece]]:
+    """Jobs as lists of pieces; within a lane the requests and their rows keep their order. None is no limit here.
 
     Raises:
         InputError: if a single row exceeds a limit.
@@ -67,7 +70,7 @@ def split(workloads: Sequence[Workload], limits: Limits, max_rows: int | None) -
     open_jobs: dict[object, _Job] = {}
     jobs: list[list[Piece]] = []
     for index, work in enumerate(workloads):
-        for piece in _pieces(index, work, limits, max_rows):
+        for piece in _pieces(index, work, limits):
             rows = piece.stop - piece.start
             executions, size = rows * work.executions, work.pub_bytes + rows * work.row_bytes
             job = open_jobs.get(work.lane)
@@ -80,22 +83,23 @@ def split(workloads: Sequence[Workload], limits: Limits, max_rows: int | None) -
     return jobs
 
 
-def _pieces(index: int, work: Workload, limits: Limits, max_rows: int | None) -> Iterator[Piece]:
+def _pieces(index: int, work: Workload, limits: Limits) -> Iterator[Piece]:
     if not work.rows:
         return
-    by_executions = limits.max_executions_per_job // work.executions if work.executions else work.rows
-    by_size = (limits.max_payload_bytes - work.pub_bytes) // work.row_bytes if work.row_bytes else work.rows
+    most = limits.max_executions_per_job
+    by_executions = work.rows if most is None or not work.executions else most // work.executions
+    by_size = work.rows if not work.row_bytes else (limits.max_payload_bytes - work.pub_bytes) // work.row_bytes
     if by_executions < 1:
         raise InputError(
-            f"request {index}: one row takes {work.executions} shots, more than max_executions_per_job="
-            f"{limits.max_executions_per_job}; ask for a larger precision or raise the limit"
+            f"request {index}: one row takes {work.executions} shots, more than max_executions_per_job={most}; "
+            "ask for a larger precision or raise the limit"
         )
     if by_size < 1:
         raise InputError(
             f"request {index}: one row takes about {work.pub_bytes + work.row_bytes} bytes, more than "
             f"max_payload_bytes={limits.max_payload_bytes}; raise the limit or take a smaller circuit"
         )
-    step = min(work.rows, by_executions, by_size, *(limit for limit in (max_rows,) if limit is not None))
+    step = min(work.rows, by_executions, by_size, limits.max_rows_per_pub or work.rows)
     for start in range(0, work.rows, step):
         yield Piece(index, start, min(start + step, work.rows))
 
@@ -107,7 +111,5 @@ class _Job:
     size: int = 0
 
     def has_room(self, executions: int, size: int, limits: Limits) -> bool:
-        return (
-            self.executions + executions <= limits.max_executions_per_job
-            and self.size + size <= limits.max_payload_bytes
-        )
+        most = limits.max_executions_per_job
+        return (most is None or self.executions + executions <= most) and self.size + size <= limits.max_payload_bytes

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
+
+from qiskit_qdeq.execution.limits import Limits
 
 #: What IBM's primitives and Qiskit's BackendEstimatorV2 take where nobody says otherwise: 4096 shots.
 _USUAL_PRECISION = 1 / 64
@@ -71,14 +73,18 @@ def mixes_precisions(estimator: Any) -> bool:
     return kind_of(estimator) not in (Kind.LEGACY, Kind.CLIENT)
 
 
-def rows_limit(estimator: Any) -> int | None:
-    """Rows per PUB beyond which an estimator's own time grows faster than their number; None: it does not."""
+def limits_of(estimator: Any, limits: Limits) -> Limits:
+    """`limits` with what they leave open filled in for `estimator`."""
+    rows, executions = limits.max_rows_per_pub, limits.max_executions_per_job
     kind = kind_of(estimator)
-    if kind is Kind.AER:
+    if kind is Kind.CLIENT:
+        rows = rows or 4096  # it copies the values of all rows once per row
+        executions = executions or 10_000_000
+    elif kind is Kind.AER:
         backend = getattr(innermost(estimator), "_backend", None)
-        return None if getattr(getattr(backend, "options", None), "runtime_parameter_bind_enable", False) else 512
-    # IBM's client copies the values of all rows once per row.
-    return 4096 if kind is Kind.CLIENT else None
+        if not getattr(getattr(backend, "options", None), "runtime_parameter_bind_enable", False):
+            rows = rows or 512
+    return replace(limits, max_rows_per_pub=rows, max_executions_per_job=executions)
 
 
 def sampling(estimator: Any, precision: float | None) -> Sampling:

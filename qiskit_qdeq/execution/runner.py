@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -208,11 +208,11 @@ class _Plan:
             )
             for request, sampling, group in zip(requests, self._samplings, self._groups, strict=True)
         ]
-        max_rows = runner._limits.max_rows_per_pub
-        if max_rows is None:
-            max_rows = primitives.rows_limit(runner._estimator)
-        # Without parameters there is nothing to broadcast over, so every row is a PUB.
-        self.jobs = split(workloads, runner._limits, max_rows if runner._columns else 1)
+        limits = primitives.limits_of(runner._estimator, runner._limits)
+        if not runner._columns:
+            # Without parameters there is nothing to broadcast over, so every row is a PUB.
+            limits = replace(limits, max_rows_per_pub=1)
+        self.jobs = split(workloads, limits)
 
     def pub(self, piece: Piece) -> tuple[Any, ...]:
         runner, request, column = self._runner, self._requests[piece.index], self._groups[piece.index].column

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import string
-import time
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from qiskit_qdeq.exceptions import ExecutionError, InputError
 from qiskit_qdeq.execution.limits import Limits
 from qiskit_qdeq.execution.primitives import backend_of
 from qiskit_qdeq.execution.runner import CircuitRunner, Request
+from qiskit_qdeq.execution.seeding import SeededEstimator
 
 OBSERVABLES = [
     SparsePauliOp("ZII"),
@@ -97,7 +97,7 @@ def test_transpiled_to_any_layout_values_are_those_of_the_circuit(seed, order, l
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_values_agree_with_the_statevector_within_their_errors(name):
     circuit, parameters = build()
-    runner = CircuitRunner(circuit, parameters, OBSERVABLES, ESTIMATORS[name]())
+    runner = CircuitRunner(circuit, parameters, OBSERVABLES, SeededEstimator(ESTIMATORS[name](), 5))
     rows = draw(6)
     requests = [Request(rows), Request(rows[:2], (2, 0, 2)), Request(rows[:3], (0,), 0.1), Request(rows[:0])]
     measured, cost = runner.run(requests)
@@ -267,6 +267,17 @@ def test_aer_gets_pubs_of_a_size_it_handles_in_linear_time():
     np.testing.assert_allclose(plain.run([request])[0][0].values, fast.run([request])[0][0].values, atol=1e-12)
 
 
+def test_ibm_jobs_stay_below_ten_million_executions():
+    circuit, parameters = build()
+    request = Request(draw(3000), precision=1 / 64)
+    device = CircuitRunner(circuit, parameters, OBSERVABLES[:1], client())
+    assert (device.predict([request]).jobs, device.predict([request]).shots) == (2, 3000 * 4096)
+    with pytest.raises(InputError, match="one row takes 100000000 shots"):
+        device.predict([Request(draw(1), precision=1e-4)])
+    simulated = CircuitRunner(circuit, parameters, OBSERVABLES[:1], aer())
+    assert simulated.predict([request, Request(draw(1), precision=1e-4)]).jobs == 1
+
+
 def test_precision_is_refused_before_anything_is_sent():
     circuit, parameters = build()
     recorder = Recorder()
@@ -399,24 +410,3 @@ def test_nothing_asked_sends_nothing():
     assert measurement.values.shape == (0, 2)
     assert cost == Cost()
     assert recorder.calls == []
-
-
-def test_the_runner_adds_little_to_the_primitive():
-    from qiskit.primitives.containers import BindingsArray, ObservablesArray
-
-    circuit, parameters = build()
-    estimator = aer(backend_options={"max_parallel_threads": 1, "runtime_parameter_bind_enable": True})
-    runner = CircuitRunner(circuit, parameters, OBSERVABLES, estimator)
-    rows = draw(512)
-    names = tuple(parameter.name for parameter in parameters)
-    pub = (runner.circuit, ObservablesArray(runner.observables).reshape(-1, 1), BindingsArray({names: rows}))
-
-    def best(call):
-        times = []
-        for _ in range(5):
-            start = time.process_time()
-            call()
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert best(lambda: runner.run([Request(rows)])) < 2 * best(lambda: estimator.run([pub]).result())
