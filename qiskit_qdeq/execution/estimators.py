@@ -19,7 +19,7 @@ from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
 from qiskit_qdeq.execution.modes import check_mode, open_mode
-from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise
+from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise, perfect_simulator
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
 
 _FORMS = "'statevector', 'aer', 'fake:<name>', 'ibm:<name>' or 'given'"
@@ -172,7 +172,7 @@ def build_estimator(
             "objects go with Execution(backend='given', ...), and only with it"
         )
     if estimator is not None:
-        return _given_estimator(execution, backend, estimator)
+        return _given_estimator(execution, backend, estimator, count)
     if execution.kind == "statevector":
         return _statevector(execution)
     if execution.kind == "aer":
@@ -192,18 +192,8 @@ def _statevector(execution: Execution) -> OpenEstimator:
 
 
 def _aer(execution: Execution, num_qubits: int) -> OpenEstimator:
-    from qiskit_aer import AerSimulator
-    from qiskit_aer.primitives import EstimatorV2
-
-    if execution.noise:
-        simulator = parse_noise(execution.noise, num_qubits)
-        return OpenEstimator(_sampling(execution, simulator), simulator, _transpiler(execution, simulator))
-    simulator = AerSimulator(method="statevector", n_qubits=num_qubits)
-    estimator = _sampling(execution, None)
-    if execution.target_precision is None:
-        options = {"runtime_parameter_bind_enable": True, "max_parallel_threads": 1}
-        estimator = EstimatorV2(options={"backend_options": {"method": "statevector"}, "run_options": options})
-    return OpenEstimator(estimator, simulator, _transpiler(execution, simulator))
+    simulator = parse_noise(execution.noise, num_qubits) if execution.noise else perfect_simulator(num_qubits)
+    return OpenEstimator(_sampling(execution, simulator), simulator, _transpiler(execution, simulator))
 
 
 def _fake(execution: Execution, device: SubDevice) -> OpenEstimator:
@@ -242,12 +232,17 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
     return OpenEstimator(estimator, backend, _transpiler(execution, backend))
 
 
-def _given_estimator(execution: Execution, backend: BackendV2 | None, estimator: BaseEstimatorV2) -> OpenEstimator:
+def _given_estimator(
+    execution: Execution, backend: BackendV2 | None, estimator: BaseEstimatorV2, num_qubits: int
+) -> OpenEstimator:
     if not callable(getattr(estimator, "run", None)):
         raise InputError(f"estimator must have the run method of BaseEstimatorV2, got {type(estimator).__name__}")
     _refuse_runtime_fields(execution, "an estimator object, which has its own")
     if execution.resilience_level is not None:
         raise InputError("resilience_level has no effect with an estimator object; set it in the estimator's options")
+    if backend is None and type(estimator).__module__.startswith("qiskit_aer."):
+        # it silently misreads the parameters of controlled gates, so they must be transpiled away
+        backend = perfect_simulator(num_qubits)
     if backend is None and execution.optimization_level is not None:
         raise InputError("optimization_level has no effect without a backend to transpile for; give backend= too")
     pass_manager = None if backend is None else _transpiler(execution, backend)

@@ -1,7 +1,7 @@
-"""Noisy simulators, from a device's calibration or from a few rates.
+"""Simulators: perfect, noisy by a device's calibration, or noisy by a few rates.
 
-Each function returns an `AerSimulator` that carries a noise model and the gates it is defined on: transpile for it, give it
-to `DensityMatrixEstimator`, or use it as the backend of any other estimator.
+Each function returns an `AerSimulator` that carries its noise model and the gates it is defined on: transpile for it, give
+it to `DensityMatrixEstimator`, or use it as the backend of any other estimator.
 """
 
 from __future__ import annotations
@@ -21,6 +21,37 @@ if TYPE_CHECKING:
 ONE_QUBIT_GATES = ("sx", "x")
 """Gates that `simple_noise` makes noisy; its third one-qubit gate, rz, costs nothing, as on IBM devices."""
 TWO_QUBIT_GATES = ("cz",)
+BINDABLE_GATES = frozenset({"p", "r", "rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx", "u", "u1", "u2", "u3"})
+"""Gates whose parameters Aer binds at run time. Those of controlled gates (crx, cp ...) it silently gets wrong, in its
+EstimatorV2 and SamplerV2 too (qiskit-aer issues 2323, 2391, 2403)."""
+PERFECT_GATES = (
+    "h",
+    "x",
+    "y",
+    "z",
+    "s",
+    "sdg",
+    "t",
+    "tdg",
+    "sx",
+    "sxdg",
+    "rx",
+    "ry",
+    "rz",
+    "p",
+    "cx",
+    "cz",
+    "swap",
+    "rzz",
+)
+
+
+def perfect_simulator(num_qubits: int) -> AerSimulator:
+    """Return a simulator without noise, of gates whose parameters Aer binds correctly."""
+    from qiskit_aer import AerSimulator
+
+    count = check_count("num_qubits", num_qubits)
+    return AerSimulator(method="statevector", basis_gates=list(PERFECT_GATES), n_qubits=count)
 
 
 def noise_from_backend(backend: BackendV2) -> AerSimulator:

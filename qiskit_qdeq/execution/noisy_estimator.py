@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit import QuantumCircuit, transpile
+from qiskit.circuit import ParameterExpression
 from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.evaluation.protocol import Array
 from qiskit_qdeq.exceptions import InputError, QDEQError
+from qiskit_qdeq.execution.noise import BINDABLE_GATES, PERFECT_GATES
 from qiskit_qdeq.execution.pauli_groups import MeasuredGroup, measured_groups
 
 if TYPE_CHECKING:
@@ -122,11 +124,17 @@ class DensityMatrixEstimator(BaseEstimatorV2):
             and not np.isfinite(pub.parameter_values.as_array(pub.circuit.parameters)).all()
         ):
             raise InputError("the parameter values of a PUB contain NaN or infinity")
-        strange = set() if self._basis is None else set(pub.circuit.count_ops()) - self._basis
-        if strange:
+        if self._basis is None:
+            return
+        if strange := set(pub.circuit.count_ops()) - self._basis:
             raise InputError(
                 f"the noise model says nothing about the gates {sorted(strange)}, which would run without noise; transpile "
-                f"the circuit for the noisy simulator, whose gates are {sorted((self._basis or set()) - _NO_GATES)}"
+                f"the circuit for the noisy simulator, whose gates are {sorted(self._basis - _NO_GATES)}"
+            )
+        if unbindable := _parametrized(pub.circuit) - BINDABLE_GATES:
+            raise InputError(
+                f"Aer does not bind the parameters of the gates {sorted(unbindable)}; transpile the circuit to a basis whose "
+                "parametrized gates are plain rotations"
             )
 
     def _run(self, pubs: list[EstimatorPub], seed: int) -> PrimitiveResult[Any]:
@@ -143,6 +151,8 @@ class DensityMatrixEstimator(BaseEstimatorV2):
         values, variances = offsets[which], np.zeros(which.size)
         for group in groups:
             entries = np.flatnonzero(np.isin(which, list(group.worth)))
+            if not entries.size:
+                continue
             rows, position = np.unique(points[entries], return_inverse=True)
             weights = self._probabilities(pub, group, rows)
             if shots:
@@ -165,7 +175,10 @@ class DensityMatrixEstimator(BaseEstimatorV2):
         """Distribution of the read outcomes (rows, 2^k) of the group's qubits for some parameter sets of the PUB."""
         circuit = self._measured(pub.circuit, group)
         parameters = list(circuit.parameters)
-        bindings = pub.parameter_values.as_array(parameters).reshape(-1, len(parameters))[rows]
+        # a parameter of the global phase alone is gone by now
+        columns = [list(pub.circuit.parameters).index(parameter) for parameter in parameters]
+        values = pub.parameter_values.as_array(pub.circuit.parameters)
+        bindings = values.reshape(pub.parameter_values.size, -1 if values.size else 0)[np.ix_(rows, columns)]
         chunk = max(1, _CHUNK_NUMBERS >> len(group.qubits))
         parts = [self._simulate(circuit, parameters, bindings[i : i + chunk]) for i in range(0, len(rows), chunk)]
         outcomes = np.concatenate(parts).reshape((len(rows),) + (2,) * len(group.qubits))
@@ -180,8 +193,6 @@ class DensityMatrixEstimator(BaseEstimatorV2):
     def _measured(self, circuit: QuantumCircuit, group: MeasuredGroup) -> QuantumCircuit:
         """The circuit with the group's basis change and what Aer is to save."""
         measured = circuit.copy()
-        # Aer cannot bind a parametrized global phase at run time, and it does not matter
-        measured.global_phase = 0
         rotations = QuantumCircuit(circuit.num_qubits)
         for qubit, axis in zip(group.qubits, group.axes, strict=True):
             if axis == "Y":
@@ -190,10 +201,10 @@ class DensityMatrixEstimator(BaseEstimatorV2):
                 rotations.h(qubit)
         if self._basis is not None:
             rotations = transpile(rotations, basis_gates=sorted(self._basis - _NO_GATES), optimization_level=1)
-        elif not set(circuit.count_ops()) <= set(self._simulator.target.operation_names) | _NO_GATES:
-            measured = transpile(measured, self._simulator, optimization_level=0)
-            measured.global_phase = 0
+        elif not set(circuit.count_ops()) <= _NO_GATES.union(PERFECT_GATES):
+            measured = transpile(measured, basis_gates=list(PERFECT_GATES), optimization_level=0)
         measured.compose(rotations, measured.qubits, inplace=True)
+        # Aer cannot bind a parametrized global phase at run time, and it does not matter
         measured.global_phase = 0
         measured.save_probabilities([measured.qubits[qubit] for qubit in group.qubits], label="p")
         return measured
@@ -206,6 +217,10 @@ class DensityMatrixEstimator(BaseEstimatorV2):
             raise QDEQError(f"the simulator could not run the circuit: {result.status}")
         saved = np.array([experiment.data.p for experiment in result.results])
         return saved if parameters else np.repeat(saved, len(bindings), axis=0)
+
+
+def _parametrized(circuit: QuantumCircuit) -> set[str]:
+    return {item.name for item in circuit.data if any(isinstance(p, ParameterExpression) for p in item.params)}
 
 
 def _check_precision(name: str, precision: float) -> float:
