@@ -16,12 +16,12 @@ from qiskit.transpiler import InstructionProperties, Target
 
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.execution.secrets import redact
+from qiskit_qdeq.execution.redaction import redact
 
 _Neighbours = dict[int, dict[int, float]]
 
 
-class SubDevice(BackendV2):
+class SubDevice(BackendV2):  # type: ignore[misc]
     """Some qubits of a device with their gates and calibration: something to transpile for and to take noise from.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 from qiskit.providers import BackendV2
 
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.execution.secrets import redact
+from qiskit_qdeq.execution.redaction import redact
 
 MODES = ("job", "batch", "session")
 

@@ -33,7 +33,7 @@ _NO_GATES = {"barrier", "delay", "reset", "measure", "id"}
 _CHUNK_NUMBERS = 2**22
 
 
-class DensityMatrixEstimator(BaseEstimatorV2):
+class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
     """Estimates expectation values from simulated shots, with noise or without.
 
     The number of shots of a PUB is ⌈1/precision²⌉ for every parameter set and group of observables that can be measured
@@ -133,8 +133,8 @@ class DensityMatrixEstimator(BaseEstimatorV2):
             )
         if unbindable := _parametrized(pub.circuit) - BINDABLE_GATES:
             raise InputError(
-                f"Aer does not bind the parameters of the gates {sorted(unbindable)}; transpile the circuit to a basis whose "
-                "parametrized gates are plain rotations"
+                f"Aer does not bind the parameters of the gates {sorted(unbindable)}; transpile the circuit to a basis "
+                "whose parametrized gates are plain rotations"
             )
 
     def _run(self, pubs: list[EstimatorPub], seed: int) -> PrimitiveResult[Any]:
@@ -178,7 +178,7 @@ class DensityMatrixEstimator(BaseEstimatorV2):
         # a parameter of the global phase alone is gone by now
         columns = [list(pub.circuit.parameters).index(parameter) for parameter in parameters]
         values = pub.parameter_values.as_array(pub.circuit.parameters)
-        bindings = values.reshape(pub.parameter_values.size, -1 if values.size else 0)[np.ix_(rows, columns)]
+        bindings = values.reshape(pub.parameter_values.size, -1 if values.size else 0)[rows][:, columns]
         chunk = max(1, _CHUNK_NUMBERS >> len(group.qubits))
         parts = [self._simulate(circuit, parameters, bindings[i : i + chunk]) for i in range(0, len(rows), chunk)]
         outcomes = np.concatenate(parts).reshape((len(rows),) + (2,) * len(group.qubits))

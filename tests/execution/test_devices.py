@@ -11,7 +11,7 @@ from qiskit_aer import AerSimulator
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
-from qiskit_qdeq.execution.secrets import redact
+from qiskit_qdeq.execution.redaction import redact
 
 TOKEN = "sEcReT-tOkEn"
 

@@ -173,8 +173,9 @@ def test_session_closes_when_the_body_fails(error, monkeypatch):
     closed = []
     monkeypatch.setattr(Session, "close", lambda self: closed.append(self))
     execution = Execution("fake:manila", resilience_level=0, mode="session")
-    with pytest.raises(error), build_estimator(execution, 2) as opened:
-        assert not closed
+    opened = build_estimator(execution, 2)
+    assert not closed
+    with pytest.raises(error), opened:
         raise error
     assert closed == [opened.estimator.mode]
 
