@@ -63,7 +63,9 @@ def row(name: str, execution: Execution, device: SubDevice | None, case: Problem
             "slope": float(np.sum(values * truth[quantity]) / np.sum(truth[quantity] ** 2)),
             "seconds": seconds,
         }
-        print(f"{name:8s} {quantity:10s}" + "".join(f"  {key} {value:8.4f}" for key, value in figures[quantity].items()))
+        print(
+            f"{name:8s} {quantity:10s}" + "".join(f"  {key} {value:8.4f}" for key, value in figures[quantity].items())
+        )
     return figures
 
 

@@ -119,6 +119,7 @@ def ibm_backend(name: str) -> BackendV2:
     """
     from qiskit.providers.exceptions import QiskitBackendNotFoundError
     from qiskit_ibm_runtime import QiskitRuntimeService
+    from qiskit_ibm_runtime.exceptions import IBMError
 
     try:
         service = QiskitRuntimeService()
@@ -134,6 +135,11 @@ def ibm_backend(name: str) -> BackendV2:
     except QiskitBackendNotFoundError:
         names = sorted(backend.name for backend in service.backends())
         raise InputError(f"your account has no device {name!r}; it has {', '.join(names) or 'none'}") from None
+    except IBMError as error:
+        raise InputError(
+            f"backend 'ibm:{name}' could not be reached ({type(error).__name__}: {redact(error)}); check the account's "
+            "access to it and try again"
+        ) from None
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from qiskit.circuit import ControlledGate
 from qiskit.primitives import BackendEstimatorV2, BaseEstimatorV2, StatevectorEstimator
 from qiskit.providers import BackendV2
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
@@ -138,6 +139,7 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
         _refuse_runtime_fields(execution, f"{backend.name}, unless resilience_level turns the Runtime estimator on")
         return _fake(execution, device)
     if isinstance(backend, AerSimulator) and execution.resilience_level is not None:
+        _refuse_unbindable(backend)
         return _runtime(execution, backend, local=True)
     _refuse_runtime_fields(execution, backend.name)
     options = {} if execution.target_precision is None else {"default_precision": execution.target_precision}
@@ -169,6 +171,15 @@ def _refuse_runtime_fields(execution: Execution, what: str) -> None:
     names = [name for name in ("mode", "options", "max_time") if getattr(execution, name) != getattr(fresh, name)]
     if names:
         raise InputError(f"{', '.join(names)} have no effect with {what}; leave them out")
+
+
+def _refuse_unbindable(simulator: Any) -> None:
+    operations = [simulator.target.operation_from_name(name) for name in simulator.target.operation_names]
+    if names := sorted(op.name for op in operations if isinstance(op, ControlledGate) and op.params):
+        raise InputError(
+            f"the simulator accepts {', '.join(names)}, whose parameters the local Runtime estimator misreads; restrict its "
+            "basis_gates to plain rotations, or take it from noise_from_backend, simple_noise or perfect_simulator"
+        )
 
 
 def _sampling(execution: Execution, noise: Any) -> DensityMatrixEstimator:

@@ -8,6 +8,7 @@ from qiskit.circuit.library import CZGate, Measure, SXGate
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import InstructionProperties, Target
 from qiskit_aer import AerSimulator
+from qiskit_ibm_runtime.exceptions import IBMNotAuthorizedError
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
@@ -127,6 +128,17 @@ def test_unknown_device_lists_those_of_the_account(monkeypatch):
     monkeypatch.setattr(qiskit_ibm_runtime, "QiskitRuntimeService", Service)
     with pytest.raises(InputError, match="no device 'ibm_nowhere'; it has fake_manila"):
         ibm_backend("ibm_nowhere")
+
+
+def test_unreachable_device_says_so(monkeypatch):
+    class Service:
+        def backend(self, name):
+            raise IBMNotAuthorizedError(f"401 for {TOKEN}")
+
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", TOKEN)
+    monkeypatch.setattr(qiskit_ibm_runtime, "QiskitRuntimeService", Service)
+    with pytest.raises(InputError, match=r"could not be reached \(IBMNotAuthorizedError: .*401 for \*\*\*"):
+        ibm_backend("ibm_somewhere")
 
 
 def test_redact_leaves_ordinary_messages_alone():

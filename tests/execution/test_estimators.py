@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -13,6 +15,7 @@ from qiskit.circuit import ParameterVector
 from qiskit.primitives import BackendEstimatorV2, StatevectorEstimator
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparsePauliOp
+from qiskit_aer import AerSimulator
 from qiskit_aer.primitives import EstimatorV2 as AerEstimator
 from qiskit_ibm_runtime import Batch, Session
 from qiskit_ibm_runtime.executor_estimator import Estimator
@@ -287,6 +290,7 @@ def test_descriptions_without_effect_or_meaning_are_refused(fields, message):
         (Execution("given"), {"estimator": 3}, "estimator must have the run method"),
         (Execution("given"), {"backend": "aer"}, "backend must be a BackendV2"),
         (Execution("given", mode="session"), {"backend": simple_noise(2)}, "mode have no effect"),
+        (Execution("given", resilience_level=1), {"backend": AerSimulator()}, "crx.*misreads"),
         (Execution("aer", noise="loud"), {}, "noise must be three rates"),
         (Execution("fake:nowhere"), {}, "no fake backend 'nowhere'"),
     ],
@@ -294,6 +298,14 @@ def test_descriptions_without_effect_or_meaning_are_refused(fields, message):
 def test_objects_and_names_that_do_not_fit_are_refused(execution, objects, message):
     with pytest.raises(InputError, match=message):
         build_estimator(execution, 2, **objects)
+
+
+def test_importing_does_not_load_simulators_or_the_runtime_client():
+    code = (
+        "import sys, qiskit_qdeq.execution.estimators\n"
+        "sys.exit(bool({'qiskit_aer', 'qiskit_ibm_runtime'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_descriptions_survive_json():
