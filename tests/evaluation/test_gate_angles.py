@@ -255,12 +255,13 @@ def test_rotations_merge_when_they_follow_each_other_on_their_qubits_and_only_th
     circuit.ry(0.5, 2)  # a gate without parameter between
     circuit.ry(b, 2)
     circuit.cry(a, 1, 2)
-    circuit.x(1)  # between, on one of both qubits
-    circuit.cry(b, 1, 2)
+    for qubit in (1, 2):  # between, on one of both qubits
+        circuit.h(qubit)
+        circuit.cry(b, 1, 2)
     gates = GateAngles(circuit, [a, b])
     free = [item.operation.name for item in gates.circuit.data if item.operation.params and item.is_parameterized()]
-    assert free == ["rx", "rxx", "rx", "rz", "crx", "crx", "ry", "ry", "cry", "cry"]
-    np.testing.assert_allclose(gates([1.0, 10.0]), [21, 11, 1, 1, 1, 10, 1, 10, 1, 10])
+    assert free == ["rx", "rxx", "rx", "rz", "crx", "crx", "ry", "ry", "cry", "cry", "cry"]
+    np.testing.assert_allclose(gates([1.0, 10.0]), [21, 11, 1, 1, 1, 10, 1, 10, 1, 10, 10])
     np.testing.assert_array_equal(gates.jacobian([1.0, 10.0])[:2], [[1, 2], [1, 1]])
     found = Operator(bound(gates.circuit, gates.parameters, gates([0.3, -0.7])))
     assert found.equiv(Operator(bound(circuit, [a, b], [0.3, -0.7])))
