@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qiskit_qdeq._numbers import keep_integer, keep_real
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.exceptions import InputError
 
@@ -50,16 +51,13 @@ class Solver:
     averaging: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
+        keep_real(self, "tol", 0, np.inf)
+        keep_real(self, "rtol", 0, np.inf)
+        keep_integer(self, "max_steps", 1)
+        keep_real(self, "confidence", 0, 1)
+        if self.confidence in (0, 1):
             raise InputError(f"confidence must be between 0 and 1, got {self.confidence!r}")
-        if isinstance(self.averaging, bool) or not isinstance(self.averaging, int) or self.averaging < 1:
-            raise InputError(f"averaging must be an integer >= 1, got {self.averaging!r}")
-        for name in ("tol", "rtol"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and np.isfinite(value) and value >= 0):
-                raise InputError(f"{name} must be a finite number >= 0, got {value!r}")
-        if isinstance(self.max_steps, bool) or not isinstance(self.max_steps, int) or self.max_steps < 1:
-            raise InputError(f"max_steps must be an integer >= 1, got {self.max_steps!r}")
+        keep_integer(self, "averaging", 1)
 
     @property
     def shortenings(self) -> int:
@@ -101,10 +99,8 @@ class Newton(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_shortenings", "rescue_steps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{name} must be an integer >= 0, got {value!r}")
+        keep_integer(self, "max_shortenings", 0)
+        keep_integer(self, "rescue_steps", 0)
 
     @property
     def shortenings(self) -> int:
@@ -178,10 +174,8 @@ class Anderson(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.memory, int) or self.memory < 1:
-            raise InputError(f"memory must be an integer >= 1, got {self.memory!r}")
-        if not 0 < self.mixing <= 1:
-            raise InputError(f"mixing must be in (0, 1], got {self.mixing!r}")
+        keep_integer(self, "memory", 1)
+        keep_real(self, "mixing", 0, 1, open_lower=True)
 
     def start(self, residuals: Array, jacobian: Array | None) -> Memory:
         empty = np.zeros((len(residuals), 0, residuals.shape[1]), dtype=residuals.dtype)
@@ -221,8 +215,7 @@ class Picard(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.damping <= 1:
-            raise InputError(f"damping must be in (0, 1], got {self.damping!r}")
+        keep_real(self, "damping", 0, 1, open_lower=True)
 
     def propose(self, memory: Memory, residuals: Array, jacobian: Array | None) -> Array:
         product: Array = self.damping * residuals

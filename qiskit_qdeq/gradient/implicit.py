@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import gmres
 
+from qiskit_qdeq._numbers import keep_integer, keep_real
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Anderson, Broyden
@@ -38,6 +39,9 @@ class Backward:
         tol: relative residual of the iterative modes, ‖Jᵀλ + ḡ - λ‖ ≤ tol ‖ḡ‖.
         max_steps: steps of the iterative modes.
         on_failure: "raise", "warn" or "accept" samples for which an iterative mode misses its tolerance tenfold.
+        residual_limit: a sample the forward solve did not bring to its tolerance, nor its residual ‖m(q) - q‖ below this,
+            takes λ = ḡ in every mode: (1 - Jᵀ)⁻¹ holds at equilibria only and is huge where solvers get stuck, while ḡ is
+            the gradient of one more layer. A sample merely out of steps, with a small residual, keeps its mode.
 
     Raises:
         InputError: for an unknown mode or values out of range.
@@ -48,17 +52,17 @@ class Backward:
     tol: float = 1e-8
     max_steps: int = 50
     on_failure: str = "warn"
+    residual_limit: float = 0.01
 
     def __post_init__(self) -> None:
         if self.on_failure not in {"raise", "warn", "accept"}:
             raise InputError(f"on_failure must be 'raise', 'warn' or 'accept', got {self.on_failure!r}")
         if self.mode not in BACKWARD_MODES:
             raise InputError(f"backward mode must be one of {list(BACKWARD_MODES)}, got {self.mode!r}")
-        for name in ("terms", "max_steps"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
-        if not (np.isfinite(self.tol) and self.tol > 0):
-            raise InputError(f"tol must be a finite number > 0, got {self.tol!r}")
+        keep_integer(self, "terms", 1)
+        keep_integer(self, "max_steps", 1)
+        keep_real(self, "tol", 0, np.inf, open_lower=True)
+        keep_real(self, "residual_limit", 0, np.inf)
 
 
 def implicit_term(
@@ -70,19 +74,39 @@ def implicit_term(
         point: the map at q*.
         feature_cotangent: ∂L/∂h (B, F).
         backward: how λ is found.
-        solution: the forward solve, whose inverse "shine" reuses.
+        solution: the forward solve: "shine" reuses its inverse, and its unsolved samples take λ = ḡ; without it all
+            samples count as solved.
 
     Raises:
         InputError: for "shine" without a Broyden solution that kept its inverse.
         ConvergenceError: if 1 - Jᵀ is singular for a sample, so that no gradient exists there.
     """
+    unsolved = _unsolved(solution, backward.residual_limit)
     if backward.mode == "exact":
         term = point.implicit_term(feature_cotangent)
         assert term.values is not None
-        _check_finite(term.values)
-        return term
-    adjoint = solve_adjoint(point, point.pull_features(feature_cotangent), backward, solution)
+        if unsolved is None:
+            _check_finite(term.values)
+            return term
+        adjoint = np.where(unsolved, point.pull_features(feature_cotangent), term.values)
+        _check_finite(adjoint)
+        return Cotangent(point, values=adjoint, features=feature_cotangent)
+    cotangent = point.pull_features(feature_cotangent)
+    if unsolved is None:
+        adjoint = solve_adjoint(point, cotangent, backward, solution)
+    else:
+        # of a cotangent of zero no mode complains
+        adjoint = solve_adjoint(point, np.where(unsolved, 0, cotangent), backward, solution)
+        adjoint = np.where(unsolved, cotangent, adjoint)
     return Cotangent(point, values=adjoint, features=feature_cotangent)
+
+
+def _unsolved(solution: Solution | None, limit: float) -> Array | None:
+    """Which samples are too far from an equilibrium for the implicit function theorem (B, 1); None if none is."""
+    if solution is None or not np.count_nonzero(solution.status):
+        return None
+    far = ~solution.converged & ~(solution.residual <= limit)
+    return far[:, None] if far.any() else None
 
 
 def solve_adjoint(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq._numbers import real
 from qiskit_qdeq.evaluation.protocol import Cotangent, EvaluationPoint
 from qiskit_qdeq.exceptions import InputError
 
@@ -40,9 +41,8 @@ class Regularization:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise InputError(f"regularization must be one of {list(_KINDS)}, got {self.kind!r}")
-        if not (isinstance(self.strength, int | float) and np.isfinite(self.strength) and self.strength >= 0):
-            raise InputError(f"regularization_strength must be a finite number >= 0, got {self.strength!r}")
-
+        strength = real("Regularization", "regularization_strength", self.strength, 0, np.inf)
+        object.__setattr__(self, "strength", strength)
         if (self.kind == "none") != (self.strength == 0):
             raise InputError(
                 f"regularization {self.kind!r} with regularization_strength {self.strength!r} has no effect: give a kind "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from qiskit_qdeq._numbers import keep_integer, keep_real
 from qiskit_qdeq.equilibrium.solvers import Newton, Solver
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.implicit import Backward
@@ -74,17 +74,11 @@ class TrainingConfig:
             ("patience", 0),
             ("seed", 0),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise InputError(f"{name} must be an integer >= {least}, got {value!r}")
-        for name in ("learning_rate", "weight_decay", "clip_norm", "dropout"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and np.isfinite(value) and value >= 0):
-                raise InputError(f"{name} must be a finite number >= 0, got {value!r}")
-        if self.learning_rate == 0:
-            raise InputError("learning_rate must be > 0, got 0")
-        if self.dropout >= 1:
-            raise InputError(f"dropout must be below 1, got {self.dropout!r}")
+            keep_integer(self, name, least)
+        keep_real(self, "learning_rate", 0, math.inf, open_lower=True)
+        keep_real(self, "weight_decay", 0, math.inf)
+        keep_real(self, "clip_norm", 0, math.inf)
+        keep_real(self, "dropout", 0, 1, open_upper=True)
         for name, kind in (("solver", Solver), ("backward", Backward), ("regularization", Regularization)):
             if not isinstance(getattr(self, name), kind):
                 raise InputError(

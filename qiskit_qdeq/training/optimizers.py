@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._numbers import integer, keep_real, real
 from ..exceptions import InputError
-from ._options import choose, integer, real
+from ._options import choose
 
 Vector: TypeAlias = NDArray[np.floating[Any]]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -175,7 +176,7 @@ class Optimizer(ABC):
         _check_array("grad", grad, scratch.shape, scratch.dtype)
         if not params.flags.writeable:
             raise InputError("params is read-only, but is to be updated in place; pass a copy.")
-        if not (isinstance(learning_rate, float | int) and 0.0 <= learning_rate < math.inf):
+        if not (isinstance(learning_rate, float | int | np.floating | np.integer) and 0.0 <= learning_rate < math.inf):
             raise InputError(f"learning_rate must be a finite float of at least 0, got {learning_rate!r}.")
         largest = np.maximum.reduce(np.absolute(grad, out=scratch), initial=0.0)
         if not largest <= _LARGEST[scratch.dtype]:
@@ -212,10 +213,10 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         for name in ("beta1", "beta2"):
-            object.__setattr__(self, name, real("Adam", name, getattr(self, name), 0, 1, open_upper=True))
+            keep_real(self, name, 0, 1, open_upper=True)
         # Smaller values are 0 in float32, and 0 / 0 wherever a gradient is 0.
-        object.__setattr__(self, "eps", real("Adam", "eps", self.eps, 1e-30, 1))
-        object.__setattr__(self, "weight_decay", real("Adam", "weight_decay", self.weight_decay, 0, math.inf))
+        keep_real(self, "eps", 1e-30, 1)
+        keep_real(self, "weight_decay", 0, math.inf)
 
     def step(self, state: OptimizerState, params: Vector, grad: Vector, learning_rate: float) -> None:
         """Take one step; see ``Optimizer.step``."""
@@ -266,8 +267,8 @@ class SGD(Optimizer):
     moment_names: ClassVar[tuple[str, ...]] = ("velocity",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "momentum", real("SGD", "momentum", self.momentum, 0, 1, open_upper=True))
-        object.__setattr__(self, "weight_decay", real("SGD", "weight_decay", self.weight_decay, 0, math.inf))
+        keep_real(self, "momentum", 0, 1, open_upper=True)
+        keep_real(self, "weight_decay", 0, math.inf)
         if not isinstance(self.nesterov, bool):
             raise InputError(f"SGD: nesterov must be True or False, got {self.nesterov!r}.")
         if self.nesterov and self.momentum == 0.0:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from .._numbers import integer, keep_integer, keep_real
 from ..exceptions import InputError
-from ._options import choose, integer, real
+from ._options import choose
 
 
 def schedule(name: str, **options: Any) -> Schedule:
@@ -67,9 +68,8 @@ class Cosine:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        final = real("Cosine", "final", self.final, 0, 1)
-        object.__setattr__(self, "final", final)
-        object.__setattr__(self, "warmup", integer("Cosine", "warmup", self.warmup, 0))
+        keep_real(self, "final", 0, 1)
+        keep_integer(self, "warmup", 0)
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor; raises InputError unless 0 ≤ step ≤ total_steps and warmup < total_steps."""
@@ -98,9 +98,8 @@ class StepDecay:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        factor = real("StepDecay", "factor", self.factor, 0, 1, open_lower=True)
-        object.__setattr__(self, "factor", factor)
-        object.__setattr__(self, "stages", integer("StepDecay", "stages", self.stages, 1))
+        keep_real(self, "factor", 0, 1, open_lower=True)
+        keep_integer(self, "stages", 1)
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor; raises InputError unless 0 ≤ step ≤ total_steps."""
@@ -120,8 +119,7 @@ class Exponential:
     final: float = 0.01
 
     def __post_init__(self) -> None:
-        final = real("Exponential", "final", self.final, 0, 1, open_lower=True)
-        object.__setattr__(self, "final", final)
+        keep_real(self, "final", 0, 1, open_lower=True)
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor; raises InputError unless 0 ≤ step ≤ total_steps."""

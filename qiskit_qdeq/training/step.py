@@ -1,7 +1,8 @@
 """Loss and gradient of one minibatch, through the equilibrium or through explicit layers.
 
 implicit   q* solves q = m(x + P q);  ḡ = (∂h/∂q)ᵀ ∂L/∂h;  λ = (1 - Jᵀ)⁻¹ ḡ;
-           dL/dθ = Σ_b λᵀ ∂m/∂θ + (∂L/∂h)ᵀ ∂h/∂θ,  one adjoint pass                       (DESIGN section 7)
+           dL/dθ = Σ_b λᵀ ∂m/∂θ + (∂L/∂h)ᵀ ∂h/∂θ,  one adjoint pass                       (DESIGN section 7);
+           λ = ḡ for a sample left far from any equilibrium, see `Backward.residual_limit`
 direct     L layers from zero and the gradient through all of them
 """
 

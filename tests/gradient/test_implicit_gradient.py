@@ -109,6 +109,62 @@ def test_implicit_gradient_holds_for_every_readout_and_far_from_contraction(kind
     assert relative_error(result.gradient, expected) < 1e-6
 
 
+@pytest.mark.parametrize("mode", ["exact", "neumann", "gmres"])
+@pytest.mark.parametrize("kind", ["amplitude", "angle"])
+def test_a_sample_far_from_its_equilibrium_takes_the_gradient_of_one_more_layer(kind, mode):
+    model = build_model(kind, state_scale=0.5)
+    _, inputs, parameters = draw_problem(model, 3, seed=4)
+    solved = step(model, parameters, inputs, solver=TIGHT).solution
+    start = solved.state.copy()
+    start[1] += 0.5
+    start[2] += 1e-3
+    found = step(model, parameters, inputs, solver=Picard(tol=1e-12, max_steps=1), initial=start)
+    assert found.solution.residual[1] > 0.01 > found.solution.residual[2] > 1e-6
+    assert not found.solution.converged[1:].any()
+
+    def term(backward):
+        problem = model.evaluator.bind(model.split(parameters)[0]).map(inputs)
+        point = problem.at(found.solution.state.copy())
+        cotangent = np.random.default_rng(0).normal(size=point.features.shape)
+        return implicit_term(point, cotangent, backward, found.solution).values, point, cotangent
+
+    values, point, cotangent = term(Backward(mode, terms=400))
+    pulled = point.pull_features(cotangent)
+    exact = np.linalg.solve(np.eye(3) - point.jacobian.transpose(0, 2, 1), pulled[:, :, None])[:, :, 0]
+    np.testing.assert_allclose(values[1], pulled[1], rtol=1e-12)
+    assert np.abs(exact[1] - pulled[1]).max() > 1e-3
+    np.testing.assert_allclose(values[[0, 2]], exact[[0, 2]], rtol=1e-6)
+    np.testing.assert_allclose(term(Backward(mode, terms=400, residual_limit=1e9))[0], exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "angle"])
+def test_the_gradient_of_a_batch_none_of_which_is_solved_is_that_of_one_more_layer(kind):
+    model = build_model(kind, state_scale=1.0)
+    _, inputs, parameters = draw_problem(model, 3, seed=4)
+    # the compiled solve remembers its point: what it prepared for λ must not be used for ḡ
+    short = Newton(max_steps=1)
+    found = step(model, parameters, inputs, solver=short, backward=Backward(residual_limit=0))
+    assert not found.solution.converged.any()
+    layer = step(model, parameters, inputs, solver=short, backward=Backward("jfb"))
+    np.testing.assert_allclose(found.gradient, layer.gradient, atol=1e-12)
+    exact = step(model, parameters, inputs, solver=short, backward=Backward(residual_limit=1e9))
+    assert relative_error(found.gradient, exact.gradient) > 1e-3
+
+
+def test_a_sample_solved_to_a_loose_tolerance_counts_as_solved():
+    model = build_model("amplitude", state_scale=1.0)
+    _, inputs, parameters = draw_problem(model, 3, seed=4)
+    loose = Picard(tol=10.0)
+    exact = step(model, parameters, inputs, solver=loose, backward=Backward(residual_limit=1e9))
+    assert exact.solution.residual.min() > 0.01
+    found = step(model, parameters, inputs, solver=loose)
+    np.testing.assert_array_equal(found.gradient, exact.gradient)
+    assert (
+        relative_error(found.gradient, step(model, parameters, inputs, solver=loose, backward=Backward("jfb")).gradient)
+        > 1e-3
+    )
+
+
 @pytest.mark.parametrize("layers", [1, 2, 5])
 def test_direct_gradient_is_that_of_unrolled_layers(contraction_model, layers):
     _, inputs, parameters = draw_problem(contraction_model, 3, seed=2)
@@ -289,6 +345,9 @@ def test_adjoint_of_no_samples_is_empty(mode):
         (lambda: Backward("neumann", terms=0), "terms .*0"),
         (lambda: Backward("gmres", max_steps=1.5), "max_steps .*1.5"),
         (lambda: Backward("gmres", tol=float("nan")), "tol .*nan"),
+        (lambda: Backward(residual_limit=-0.5), "residual_limit .*-0.5"),
+        (lambda: Backward(tol="tight"), "tol .*'tight'"),
+        (lambda: Backward(terms=True), "terms .*True"),
         (lambda: Regularization("frobenius", 1.0), "'frobenius'"),
         (lambda: Regularization("state", -1.0), "-1.0"),
         (lambda: Regularization("state", float("inf")), "inf"),
