@@ -116,6 +116,12 @@ class QDEQModel:
                 f"injection must be a finite array of shape (features, states) = "
                 f"{(self.num_features, self.num_states)}, got shape {injection.shape}"
             )
+        limit, largest = _largest_entry(dtype), float(np.abs(injection).max(initial=0))
+        if largest > limit:
+            raise InputError(
+                f"state_scale {state_scale!r} makes the largest entry of the injection {largest:.3g}: squares above "
+                f"{limit:g}² overflow; useful values are of the order of 1"
+            )
         #: P on the encoder's inputs: a bias is never fed back into.
         self.injection = np.vstack([injection, np.zeros((1, self.num_states))]) if bias else injection
         self.dtype = dtype
@@ -224,8 +230,8 @@ class QDEQModel:
         return self.evaluator.bind(weights).map(self.template.encoder.validate(inputs))
 
     def _check_lengths(self, inputs: Array) -> None:
-        """Squares of lengths outside these limits leave the floating-point range, or all its digits."""
-        limit = 1e100 if self.dtype == "float64" else 1e12
+        """Refuse samples so long, or so short, that their squares cannot be held."""
+        limit = _largest_entry(self.dtype)
         largest = np.abs(inputs).max(axis=1, initial=0)
         bad = np.flatnonzero((largest > limit) | (largest < 1 / limit))
         if len(bad):
@@ -261,3 +267,8 @@ class QDEQModel:
             f"QDEQModel({self.template!r}, num_classes={self.num_classes}, state_scale={self.state_scale:g}, "
             f"num_parameters={self.num_parameters})"
         )
+
+
+def _largest_entry(dtype: str) -> float:
+    """Squares of entries of x or P above this leave the floating-point range, or all its digits."""
+    return 1e12 if dtype == "float32" else 1e100

@@ -92,6 +92,9 @@ def test_samples_of_extreme_length_are_encoded_or_refused_but_never_nan(size, dt
     [
         ({"num_classes": 1}, "num_classes .*1"),
         ({"state_scale": float("nan")}, "state_scale .*nan"),
+        ({"state_scale": 1e200}, r"state_scale 1e\+200 .*overflow"),
+        ({"state_scale": -1e101}, r"state_scale -1e\+101 .*overflow"),
+        ({"state_scale": 1e13, "dtype": "float32"}, r"state_scale .*overflow"),
         ({"bias": float("inf")}, "bias .*inf"),
         ({"dtype": "float16"}, "'float16'"),
         ({"injection": np.zeros((3, 3))}, r"\(6, 3\).*\(3, 3\)"),
