@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.evaluation.threads import compute_context
-from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, InputError
+from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, ConvergenceWarning, InputError
 from qiskit_qdeq.inference import evaluate, predict
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest, save_checkpoint
@@ -32,6 +33,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _SPECTRUM_SAMPLES = 128
 #: Seconds of training per second of saving, at least, at the ends of epochs.
 _WORK_PER_SAVE = 10
+#: Share of unsolved samples in the last epoch above which a finished run warns.
+_UNCONVERGED_SHARE = 0.01
 
 
 class Callback(Protocol):
@@ -206,12 +209,24 @@ class Trainer:
         """Train to the end, or until `stop` is called.
 
         Raises:
-            ConvergenceError: if loss or gradient stop being finite; the last checkpoint is kept.
+            ConvergenceError: if loss, gradient or parameters stop being finite; the last checkpoint is kept.
             CheckpointError: if a checkpoint cannot be written.
+
+        Warns:
+            ConvergenceWarning: if more than 1 % of the last epoch's samples had no equilibrium to the tolerance.
         """
         with compute_context():
             self._run()
         state = self.state
+        share = state.history[-1]["unconverged"] if state.history else 0.0
+        if share > _UNCONVERGED_SHARE:
+            warnings.warn(
+                f"{share:.1%} of the samples of the last epoch had no equilibrium to the tolerance of solver "
+                f"{self.config.solver.name!r}: try solver 'newton', more max_steps, a larger tol, a smaller state_scale "
+                f"(now {self.model.state_scale:g}) or Jacobian regularization",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return TrainingResult(
             state.best_parameters.copy(),
             state.parameters.copy(),
@@ -312,7 +327,15 @@ class Trainer:
                 f"({config.learning_rate}) or state_scale ({self.model.state_scale}), or set clip_norm"
             )
         rate = config.learning_rate * self._schedule(state.step, self.total_steps)
-        self._optimizer.step(state.optimizer, state.parameters, gradient, rate)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._optimizer.step(state.optimizer, state.parameters, gradient, rate)
+            # their squares too: what comes after multiplies them
+            squares = float(np.dot(state.parameters, state.parameters))
+        if not math.isfinite(squares):
+            raise ConvergenceError(
+                f"the parameters have diverged at step {state.step}, largest {np.abs(state.parameters).max():.3g}: lower "
+                f"learning_rate ({config.learning_rate:g})"
+            )
         if warm and result.solution is not None:
             state.equilibria[rows] = result.solution.state
         state.step += 1

@@ -17,7 +17,7 @@ import pytest
 from oracles import build_model
 
 from qiskit_qdeq.equilibrium import Anderson, Broyden, Newton, Picard, ScipyRoot
-from qiskit_qdeq.exceptions import CheckpointError, CheckpointWarning, ConvergenceError, InputError
+from qiskit_qdeq.exceptions import CheckpointError, CheckpointWarning, ConvergenceError, ConvergenceWarning, InputError
 from qiskit_qdeq.gradient import Backward, Regularization
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.training import trainer as trainer_module
@@ -467,7 +467,8 @@ def test_training_learns_separable_classes():
 
 
 def test_history_counts_solver_steps_and_unconverged_samples():
-    record = make(dataclasses.replace(SMALL, solver=Picard(tol=1e-14, max_steps=2))).run().history[0]
+    with pytest.warns(ConvergenceWarning):
+        record = make(dataclasses.replace(SMALL, solver=Picard(tol=1e-14, max_steps=2))).run().history[0]
     assert record["unconverged"] == 1
     assert record["solver_steps"] == 2
     assert record["max_residual"] >= record["residual"] > 0
@@ -539,9 +540,28 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoi
         assert np.isfinite(trainer.state.parameters).all()
 
 
+@pytest.mark.parametrize("rate", [1e160, 1e308])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_parameters_that_diverge_stop_the_run_by_the_name_of_the_learning_rate(rate, optimizer):
+    config = dataclasses.replace(SMALL, learning_rate=rate, optimizer=optimizer)
+    with pytest.raises(ConvergenceError, match=r"diverged at step 0, .*learning_rate \(1e\+"):
+        make(config).run()
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_that_ends_with_unsolved_samples_warns_once_with_their_share(epochs):
+    config = dataclasses.replace(SMALL, epochs=epochs, solver=Picard(tol=1e-14, max_steps=2))
+    with pytest.warns(
+        ConvergenceWarning, match=r"100\.0% of the samples .*'picard'.*state_scale \(now 0.5\)"
+    ) as caught:
+        make(config).run()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
 def test_a_huge_learning_rate_ends_in_a_clear_error_or_finite_parameters():
     config = dataclasses.replace(SMALL, learning_rate=1e200, optimizer="sgd", clip_norm=0.0)
-    with np.errstate(all="ignore"), pytest.raises((ConvergenceError, InputError), match="finite"):
+    with np.errstate(all="ignore"), pytest.raises(ConvergenceError, match=r"learning_rate \(1e\+200\)"):
         make(config).run()
 
 
