@@ -119,8 +119,8 @@ class QDEQModel:
         limit, largest = _largest_entry(dtype), float(np.abs(injection).max(initial=0))
         if largest > limit:
             raise InputError(
-                f"state_scale {state_scale!r} makes the largest entry of the injection {largest:.3g}: squares above "
-                f"{limit:g}² overflow; useful values are of the order of 1"
+                f"state_scale {state_scale!r} makes the largest entry of the injection {largest:.3g}, above {limit:g}, so "
+                "that squares overflow; useful values are of the order of 1"
             )
         #: P on the encoder's inputs: a bias is never fed back into.
         self.injection = np.vstack([injection, np.zeros((1, self.num_states))]) if bias else injection
