@@ -10,7 +10,6 @@ True
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +25,7 @@ from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.inference import Prediction, predict
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.presets import model_config
+from qiskit_qdeq.presets import fitting_size, model_config, template_bias
 from qiskit_qdeq.readout import softmax
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.progress import ProgressBar
@@ -361,7 +360,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _model(self, num_features: int) -> QDEQModel:
         classes = len(self.classes_)
         if self.template is not None:
-            bias = self._template_bias(num_features)
+            bias = template_bias(self.template, num_features, self.bias)
             return QDEQModel(
                 self.template,
                 classes,
@@ -369,7 +368,8 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 bias=bias,
                 dtype=self.dtype,
             )
-        num_qubits, bias = self._size(num_features)
+        paper = "paper" in (self.preset, self.ansatz)
+        num_qubits, bias = fitting_size(num_features, self.encoding, self.num_qubits, self.bias, paper=paper)
         overrides = {"ansatz": self.ansatz, "readout": self.readout, "state_scale": self.state_scale}
         return model_config(
             self.preset,
@@ -381,43 +381,6 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             dtype=self.dtype,
             **{name: value for name, value in overrides.items() if value is not None},
         ).build()
-
-    def _template_bias(self, num_features: int) -> float:
-        """The constant for a template's spare input; 0 where it has none."""
-        assert self.template is not None
-        inputs = self.template.num_features
-        if inputs not in (num_features, num_features + 1):
-            raise InputError(
-                f"template encodes {inputs} features, X has {num_features} "
-                "(a template may have one input more, for the bias)"
-            )
-        if inputs == num_features:
-            if self.bias not in ("auto", 0):
-                raise InputError(
-                    f"bias {self.bias!r} has no effect: the features of X take all {inputs} inputs of the template; "
-                    "leave bias at 'auto', or build the template with one input more"
-                )
-            return 0.0
-        if self.bias == 0:
-            raise InputError(
-                f"bias is 0, but the template has {inputs} inputs for {num_features} features, and the spare one takes the "
-                f"bias: set another bias ('auto' is 1.0), or build the template with {num_features} inputs"
-            )
-        return 1.0 if self.bias == "auto" else float(self.bias)
-
-    def _size(self, num_features: int) -> tuple[int, float]:
-        """Qubits and bias for this many features."""
-        wanted = 1.0 if self.bias == "auto" else float(self.bias)
-        if "paper" in (self.preset, self.ansatz) and self.bias == "auto":
-            # the authors' model has n² inputs and no bias
-            return self.num_qubits or max(2, math.isqrt(num_features - 1) + 1), 0.0
-        if self.encoding != "amplitude":
-            return self.num_qubits or max(2, min(num_features, 8)), 0.0 if self.bias == "auto" else wanted
-        if self.num_qubits is None:
-            return max(2, (num_features + bool(wanted) - 1).bit_length()), wanted
-        if self.bias == "auto" and num_features + 1 > 2**self.num_qubits:
-            wanted = 0.0
-        return self.num_qubits, wanted
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ contraction for nearly every sample.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,3 +159,46 @@ def model_config(preset: str, num_features: int, num_classes: int, num_qubits: i
         if name in overrides and config.ansatz != ansatz:
             raise InputError(f"{name} is for ansatz {ansatz!r} and has no effect with {config.ansatz!r}: leave it out")
     return config
+
+
+def fitting_size(
+    num_features: int, encoding: str, num_qubits: int | None, bias: float | str, *, paper: bool
+) -> tuple[int, float]:
+    """Qubits and bias for this many features, where `num_qubits` is None or `bias` is "auto"."""
+    wanted = 1.0 if isinstance(bias, str) else float(bias)
+    if paper and bias == "auto":
+        # the authors' model has n² inputs and no bias
+        return num_qubits or max(2, math.isqrt(num_features - 1) + 1), 0.0
+    if encoding != "amplitude":
+        return num_qubits or max(2, min(num_features, 8)), 0.0 if bias == "auto" else wanted
+    if num_qubits is None:
+        return max(2, (num_features + bool(wanted) - 1).bit_length()), wanted
+    if bias == "auto" and num_features + 1 > 2**num_qubits:
+        wanted = 0.0
+    return num_qubits, wanted
+
+
+def template_bias(template: CircuitTemplate, num_features: int, bias: float | str) -> float:
+    """The constant for the spare input of a user's template; 0 where it has none.
+
+    Raises:
+        InputError: if the template does not fit the features, or the bias does not fit the template.
+    """
+    inputs = template.num_features
+    if inputs not in (num_features, num_features + 1):
+        raise InputError(
+            f"template encodes {inputs} features, X has {num_features} (a template may have one input more, for the bias)"
+        )
+    if inputs > num_features:
+        if bias == 0:
+            raise InputError(
+                f"bias is 0, but the template has {inputs} inputs for {num_features} features, and the spare one takes the "
+                f"bias: set another bias ('auto' is 1.0), or build the template with {num_features} inputs"
+            )
+        return 1.0 if isinstance(bias, str) else float(bias)
+    if bias not in ("auto", 0):
+        raise InputError(
+            f"bias {bias!r} has no effect: the features of X take all {inputs} inputs of the template; leave bias at "
+            "'auto', or build the template with one input more"
+        )
+    return 0.0

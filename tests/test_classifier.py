@@ -8,6 +8,8 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -20,6 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from qiskit_qdeq import AmplitudeEncoder, CircuitTemplate, QDEQClassifier, solver
 from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError
 from qiskit_qdeq.gradient import Backward
+from qiskit_qdeq.model import QDEQModel
 
 CHECKED = [
     QDEQClassifier(epochs=30, random_state=0),
@@ -47,6 +50,15 @@ def fitted(iris):
 @pytest.fixture(scope="module")
 def template():
     return CircuitTemplate(AmplitudeEncoder(4), real_amplitudes(2, reps=2, parameter_prefix="w"), readout="zz")
+
+
+def log_template():
+    """An encoder that is defined for inputs > 0 only."""
+    inputs = ParameterVector("x", 2)
+    encoder = QuantumCircuit(2)
+    for qubit in range(2):
+        encoder.ry(inputs[qubit].log(), qubit)
+    return CircuitTemplate(encoder, real_amplitudes(2, reps=1, parameter_prefix="w"), readout="z")
 
 
 def quick(**options):
@@ -200,6 +212,17 @@ class TestPredictions:
             model.set_params(on_failure="raise").predict(iris[2])
         assert model.set_params(on_failure="accept").predict(iris[2]).shape == (50,)
 
+    def test_warnings_point_at_the_line_of_the_caller(self, iris):
+        model = quick(solver=solver("newton", tol=0.0, max_steps=1)).fit(*iris[:2])
+        calls = [lambda: model.predict(iris[2]), lambda: make_pipeline(model).predict_proba(iris[2])]
+        for call in calls:
+            with pytest.warns(ConvergenceWarning) as caught:
+                call()
+            assert {warning.filename for warning in caught} == {__file__}
+        with pytest.warns(UserWarning, match="constant") as caught:
+            quick().fit(np.ones((100, 4)), iris[1])
+        assert caught[0].filename == __file__
+
     def test_validation_keeps_the_best_epoch_and_patience_stops(self, iris):
         model = quick(epochs=200, learning_rate=0.3, validation_fraction=0.3, patience=3).fit(*iris[:2])
         losses = [record["valid_loss"] for record in model.history_]
@@ -225,6 +248,25 @@ class TestTemplate:
         with pytest.raises(InputError, match="template encodes 4 features, X has 2"):
             quick(template=template).fit(iris[0][:, :2], iris[1])
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("preset", "paper"), ("num_qubits", 2), ("encoding", "angle"), ("ansatz", "random"), ("readout", "z")],
+    )
+    def test_arguments_a_template_decides_are_refused_beside_it(self, iris, template, name, value):
+        with pytest.raises(InputError, match=f"template decides the circuit, so {name}={value!r} would have no effect"):
+            quick(template=template, **{name: value}).fit(*iris[:2])
+
+    def test_arguments_that_act_beside_a_template_are_taken(self, iris, template):
+        model = quick(template=template, state_scale=0.25, dtype="float32").fit(*iris[:2])
+        assert (model.model_.state_scale, model.model_.dtype) == (0.25, "float32")
+
+    def test_a_bias_without_a_spare_input_is_refused_and_so_is_a_spare_input_without_a_bias(self, iris, template):
+        with pytest.raises(InputError, match=r"bias 2\.0 has no effect"):
+            quick(template=template, bias=2.0).fit(*iris[:2])
+        spare = CircuitTemplate(AmplitudeEncoder(5), real_amplitudes(3, reps=1, parameter_prefix="w"))
+        with pytest.raises(InputError, match="bias is 0, but the template has 5 inputs for 4 features"):
+            quick(template=spare, bias=0).fit(*iris[:2])
+
 
 class TestPartialFit:
     def test_it_learns_and_counts_epochs(self, iris):
@@ -248,6 +290,31 @@ class TestPartialFit:
         x, y, x_test, _ = iris
         model = quick().partial_fit(x[y == 2], y[y == 2], classes=[0, 1, 2])
         assert model.predict_proba(x_test).shape == (50, 3)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("state_scale", 0.1), ("readout", "z"), ("encoding", "angle"), ("optimizer", "sgd"), ("dtype", "float32")],
+    )
+    @pytest.mark.parametrize("first", ["fit", "partial_fit"])
+    def test_an_argument_of_the_model_cannot_change_on_the_way(self, iris, name, value, first):
+        x, y, x_test, _ = iris
+        model = quick(epochs=1)
+        model = model.fit(x, y) if first == "fit" else model.partial_fit(x, y, classes=[0, 1, 2])
+        before = model.predict_proba(x_test)
+        model.set_params(**{name: value})
+        with pytest.raises(InputError, match=f"{name}={value!r} changed .* call fit"):
+            model.partial_fit(x, y)
+        np.testing.assert_array_equal(model.predict_proba(x_test), before)
+        model.fit(x, y).partial_fit(x, y)
+
+    def test_a_copy_continues_with_its_template(self, iris, template):
+        model = quick(template=template).partial_fit(*iris[:2], classes=[0, 1, 2])
+        again = pickle.loads(pickle.dumps(model)).partial_fit(*iris[:2])
+        np.testing.assert_array_equal(again.parameters_, model.partial_fit(*iris[:2]).parameters_)
+
+    def test_training_arguments_may_change_on_the_way(self, iris):
+        model = quick().partial_fit(*iris[:2], classes=[0, 1, 2])
+        assert model.set_params(learning_rate=0.01, mode="direct").partial_fit(*iris[:2]).n_iter_ == 2
 
     def test_first_call_needs_classes(self, iris):
         with pytest.raises(InputError, match="classes must list all labels"):
@@ -389,6 +456,28 @@ class TestMistakes:
     def test_too_many_features_for_the_qubits_are_refused_with_the_number_needed(self, iris):
         with pytest.raises(InputError, match="num_qubits >= 2"):
             quick(num_qubits=1).fit(*iris[:2])
+
+    @pytest.mark.parametrize("num_qubits", [20, 25, 63, 5000])
+    @pytest.mark.parametrize("encoding", ["amplitude", "angle"])
+    def test_circuits_too_large_to_simulate_are_refused_with_their_memory(self, iris, num_qubits, encoding):
+        with pytest.raises(InputError, match=f"num_qubits {num_qubits} .* GB"):
+            quick(num_qubits=num_qubits, encoding=encoding).fit(*iris[:2])
+
+    def test_samples_outside_of_the_encoders_domain_are_refused_by_row_and_angle(self, iris):
+        x, y = np.abs(iris[0][:, :2]) + 0.1, iris[1]
+        model = quick(template=log_template(), state_scale=0.01).fit(x, y)
+        x[3, 1] = -0.5
+        for call in (lambda: model.predict(x), lambda: quick(template=log_template()).fit(x, y)):
+            with pytest.raises(InputError, match=r"sample 3 of x .*log\(x\[1\]\) at x\[1\] = -0.5 is not finite"):
+                call()
+
+    def test_a_fed_back_state_outside_of_the_encoders_domain_is_an_error_not_nan(self):
+        x, y = np.array([[0.05, 0.05], [3.0, 3.0]] * 5), np.array([0, 1] * 5)
+        model = quick(template=log_template(), state_scale=0.0, mode="direct", layers=2).fit(x, y)
+        model.model_ = QDEQModel(log_template(), 2, state_scale=-3.0)
+        model.parameters_ = np.zeros_like(model.parameters_)
+        with pytest.raises(InputError, match="leave the domain"):
+            model.predict_proba(x)
 
 
 class TestEdges:

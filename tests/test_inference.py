@@ -112,3 +112,11 @@ def test_parameters_of_another_length_are_an_error():
     _, inputs, parameters = draw_problem(model, 1)
     with pytest.raises(InputError, match=r"\(30,\), got \(29,\)"):
         predict(model, parameters[:-1], inputs, TIGHT)
+
+
+def test_large_circuits_are_evaluated_in_smaller_batches(contraction_model, monkeypatch):
+    model = contraction_model
+    _, inputs, parameters = draw_problem(model, 5)
+    whole = predict(model, parameters, inputs, TIGHT).logits
+    monkeypatch.setattr(inference, "_COLUMN_BYTES", 1)
+    np.testing.assert_allclose(predict(model, parameters, inputs, TIGHT).logits, whole, atol=1e-12)

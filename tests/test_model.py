@@ -156,3 +156,47 @@ def test_presets_build_models_whose_configuration_rebuilds_them(preset, sizes, o
 def test_presets_that_cannot_be_built_say_why(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("name", "value"), [("ansatz_gates", 9), ("ansatz_seed", 1), ("ansatz_layers", 2)])
+def test_an_option_of_another_ansatz_is_refused(name, value):
+    with pytest.raises(InputError, match=f"{name} is for ansatz .* no effect with 'paper'"):
+        model_config("default", 16, 2, 4, **{name: value})
+    fitting = "hardware_efficient" if name == "ansatz_layers" else "random"
+    assert getattr(model_config("default", 16, 2, 4, ansatz=fitting, **{name: value}), name) == value
+
+
+def test_a_template_too_large_to_simulate_is_refused_before_anything_is_computed():
+    template = CircuitTemplate(AmplitudeEncoder(4, 22), hardware_efficient_ansatz(22, 1), readout="z")
+    with pytest.raises(InputError, match=r"num_qubits 22 with 4 features needs about .* GB"):
+        QDEQModel(template, 2)
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])
+def test_the_map_of_a_model_is_that_of_its_circuit(kind):
+    model = build_model(kind, state_scale=0.3)
+    rng = np.random.default_rng(0)
+    inputs, weights = model.prepare(rng.uniform(0.1, 1, (3, 6))), rng.uniform(-1, 1, 9)
+    state = rng.uniform(-1, 1, (3, 3))
+    expected = statevector_values(
+        model.template, inputs + state @ model.injection.T, weights, model.template.state_observables
+    )
+    np.testing.assert_allclose(model.map(weights, inputs).at(state).values, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])
+@pytest.mark.parametrize(
+    ("weights", "inputs", "message"),
+    [
+        (np.zeros(8), np.ones((2, 6)), r"weights must have shape \(9,\), got \(8,\)"),
+        (np.zeros((2, 9)), np.ones((2, 6)), "weights must have shape"),
+        (np.r_[np.zeros(8), np.nan], np.ones((2, 6)), "weights must be finite, entry 8"),
+        (np.zeros(9) * 1j, np.ones((2, 6)), "weights must be real"),
+        (np.zeros(9), np.ones(6), "inputs must have shape"),
+        (np.zeros(9), np.ones((2, 5)), "inputs must have shape"),
+        (np.zeros(9), [[1.0] * 6, [np.inf] * 6], "inputs of sample 1"),
+    ],
+)
+def test_a_map_of_unusable_weights_or_inputs_is_refused_by_name(kind, weights, inputs, message):
+    with pytest.raises(InputError, match=message):
+        build_model(kind).map(weights, inputs)

@@ -19,6 +19,7 @@ from qiskit_qdeq.visualization._figure import WIDTH, NotebookFigure
 PARTS = ("boxed", "template", "encoder", "ansatz")
 
 _BOX = "S(φ)"
+_ASIDE = 0.08
 #: Inches per gate width of a short circuit, which is not stretched to the full width.
 _UNIT = 0.5
 
@@ -56,16 +57,15 @@ def plot_circuit(
     if part not in PARTS:
         raise InputError(f"part must be one of {list(PARTS)}, got {part!r}")
     circuit = _part(template, part)
-    options = {"output": "mpl", "fold": -1, "reverse_bits": reverse_bits, "style": style}
+    options: dict[str, Any] = {"output": "mpl", "fold": -1, "reverse_bits": reverse_bits, "style": style}
     try:
         figure = _draw(circuit, WIDTH, options)
-        width = int(_span(figure)[0])
         # a column is one unit wide, and so is the space for the names of the wires
-        columns = width - 1
+        columns = math.floor(_span(figure)[0]) - 1
         if columns > fold:
-            options["fold"] = math.ceil(columns / math.ceil(columns / fold))
-            width = int(options["fold"]) + 1
-        figure = _draw(circuit, min(WIDTH, (width + 0.5) * _UNIT), options)
+            columns = math.ceil(columns / math.ceil(columns / fold))
+            options["fold"] = columns
+        figure = _draw(circuit, min(WIDTH, (columns + 1.5) * _UNIT), options)
     except MissingOptionalLibraryError as error:
         raise MissingExtraError(
             'Qiskit\'s matplotlib drawer needs pylatexenc, which is not installed: pip install "qiskit-qdeq[drawing]"'
@@ -114,6 +114,8 @@ def _remove_wire_numbers(figure: Figure) -> None:
     texts = figure.axes[0].texts
     box = next(text for text in texts if text.get_text() == _BOX)
     left = box.get_position()[0]
+    # into the middle, where the numbers pushed it aside
+    box.set_x(left - _ASIDE)
     for text in list(texts):
         if text.get_text().isdecimal() and text.get_position()[0] < left:
             text.remove()

@@ -140,6 +140,8 @@ def plot_contraction(report: ContractionReport, *, axes: Axes | None = None) -> 
 
 def _limits(axes: Axes, positive: Array) -> tuple[float, float]:
     """Ends of the axis around the finite values > 0 and the limit 1: logarithmic where they span much."""
+    if not positive.size:
+        return 0.0, 1.5
     low, high = min([*positive, 1.0]), max([*positive, 1.0])
     if high < 10 * low:
         margin = max(0.08 * (high - low), 1e-3)

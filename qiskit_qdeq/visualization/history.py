@@ -154,15 +154,16 @@ def _line(axes: Axes, curves: Curves, values: Array, name: str, color: str, styl
     known = np.isfinite(values)
     # a point between gaps has no line through it
     alone = known & ~np.append(False, known[:-1]) & ~np.append(known[1:], False)
+    marked = known if len(values) <= 20 else alone
     axes.plot(
         curves["epoch"],
         values,
         color=color,
         linestyle=style,
         linewidth=1.3 if len(values) <= 300 else 0.7,
-        marker="o",
+        marker="o" if marked.any() else None,
         markersize=3,
-        markevery=known if len(values) <= 20 else alone,
+        markevery=marked,
         label=name,
     )
 

@@ -107,10 +107,10 @@ def _draw(axes: Axes, solution: Solution, trace: Array, samples: int) -> None:
         for row in chosen[solution.converged[chosen] == converged]:
             axes.plot(steps, drawn[row], color=color, label=name, zorder=order, **look)
             name = ""
-    median = _median(drawn, solution)
-    # one sample is its own median, which would hide it
-    if len(trace) > 1 or not len(chosen):
-        axes.plot(steps, median, color=BLUE, linewidth=2.2, label="median", zorder=4, marker="o", markersize=2)
+    # one sample is its own median, which must not hide it
+    order = 4 if len(trace) > 1 else 1
+    look = {"color": BLUE, "linewidth": 2.2, "marker": "o", "markersize": 2}
+    axes.plot(steps, _median(drawn, solution), label="median", zorder=order, **look)
     axes.set_yscale("log")
 
 

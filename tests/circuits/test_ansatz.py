@@ -199,3 +199,8 @@ def test_a_handmade_ansatz_is_checked_too():
     circuit.ry(Parameter("w"), 0)
     with pytest.raises(InputError, match="do not occur"):
         as_ansatz(Ansatz(circuit, (Parameter("v"),)))
+
+
+def test_the_papers_ansatz_for_other_sizes_names_the_argument_that_has_one():
+    with pytest.raises(InputError, match=r"num_qubits 4 and 10, got 5; for others use ansatz='random'"):
+        paper_ansatz(5)

@@ -240,3 +240,23 @@ def test_the_text_and_html_pictures_name_the_parts():
     assert "<th>two-qubit gates</th><td>2</td>" in html
     assert "AmplitudeEncoder(num_features=4, num_qubits=2)" in html
     assert "Ry(angles[0])" in str(template.draw("text", fold=-1))
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["plain", "inside a gate"])
+@pytest.mark.parametrize(
+    ("angle", "message"),
+    [(lambda w: w * 1j, "complex"), (lambda w: w.sign(), "cannot be differentiated")],
+)
+def test_angles_that_are_not_real_or_have_no_derivative_are_refused_at_construction(angle, message, wrap):
+    weight, x = Parameter("weight"), Parameter("x")
+    ansatz, encoder = QuantumCircuit(1), QuantumCircuit(1)
+    ansatz.rx(angle(weight), 0)
+    encoder.ry(x, 0)
+    if wrap:
+        outer = QuantumCircuit(1)
+        outer.append(ansatz.to_gate(), [0])
+        ansatz = outer
+    with pytest.raises(InputError, match=message):
+        CircuitTemplate(encoder, ansatz)
+    with pytest.raises(InputError, match=message):
+        CircuitTemplate(ansatz, encoder)

@@ -89,3 +89,52 @@ def test_a_parameter_in_an_exponent_is_right_or_an_input_error():
         return
     np.testing.assert_allclose(angles(np.array([3.0])), [2**1.5], atol=1e-12)
     np.testing.assert_allclose(angles.jacobian(np.array([3.0])), [[0.5 * np.log(2) * 2**1.5]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "shown"),
+    [
+        (A.log(), -1.0, r"log\(a\[0\]\) at a\[0\] = -1"),
+        (A.arccos(), 1.5, "acos"),
+        (1 / A, 0.0, "not finite"),
+        (A**0.5, -2.0, r"\*\*0.5"),
+    ],
+)
+def test_weights_outside_of_the_domain_are_an_error_that_names_the_angle(expression, value, shown):
+    angles = AngleMap([B, expression], [A, B])
+    assert np.isfinite(angles(np.array([0.5, 1.0]))).all()
+    with pytest.raises(InputError, match=shown):
+        angles(np.array([value, 1.0]))
+
+
+def test_weights_where_an_angle_has_no_slope_are_an_error():
+    angles = AngleMap([A**0.5], [A])
+    np.testing.assert_array_equal(angles(np.array([0.0])), [0.0])
+    with pytest.raises(InputError, match="derivative that is not finite"):
+        angles.jacobian(np.array([0.0]))
+
+
+def test_the_first_sample_outside_of_the_domain_is_named_and_the_others_keep_their_angles():
+    angles = AngleMap([B, A.log()], [A, B])
+    values = np.array([[1.0, 0.0], [2.0, 0.0], [-3.0, 0.0], [-4.0, 0.0]])
+    np.testing.assert_allclose(angles(values)[:2, 1], np.log([1.0, 2.0]))
+    sample, words = angles.undefined(values)
+    assert sample == 2
+    assert "a[0] = -3" in words
+    assert angles.undefined(values[:2]) is None
+    assert AngleMap([A], [A]).undefined(np.array([[np.inf]])) is None
+
+
+@pytest.mark.parametrize("expression", [A * 1j, A + 1j, (1j * A).exp(), A * B * 1j])
+def test_a_complex_angle_is_refused(expression):
+    with pytest.raises(InputError, match="is complex"):
+        AngleMap([expression], [A, B])
+
+
+def test_an_angle_without_a_derivative_is_refused():
+    with pytest.raises(InputError, match="cannot be differentiated"):
+        AngleMap([A.sign()], [A])
+
+
+def test_imaginary_parts_that_cancel_are_no_obstacle():
+    np.testing.assert_array_equal(AngleMap([1j * A * 1j], [A])(np.array([2.0])), [-2.0])

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.utils.optionals import HAS_PYLATEX
 
-from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate, paper_ansatz
+from qiskit_qdeq.circuits import (
+    AmplitudeEncoder,
+    AngleEncoder,
+    CircuitTemplate,
+    hardware_efficient_ansatz,
+    paper_ansatz,
+)
 from qiskit_qdeq.exceptions import InputError, MissingExtraError
 from qiskit_qdeq.visualization import plot_circuit
 
@@ -103,3 +112,30 @@ def test_without_pylatexenc_the_error_names_the_extra():
 def test_options_that_do_not_exist_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         plot_circuit(**{"template": small(), **options})
+
+
+@drawer
+@pytest.mark.parametrize("num_qubits", [1, 2, 5])
+@pytest.mark.parametrize("reverse_bits", [False, True])
+def test_nothing_is_written_across_the_name_of_the_encoders_box(num_qubits, reverse_bits):
+    template = CircuitTemplate(AmplitudeEncoder(2, num_qubits), hardware_efficient_ansatz(num_qubits, 1))
+    figure = plot_circuit(template, reverse_bits=reverse_bits)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in figure.axes[0].texts}
+    name = boxes.pop("S(φ)")
+    assert not [other for other, box in boxes.items() if name.overlaps(box)]
+
+
+@drawer
+def test_rows_of_a_folded_circuit_are_about_equally_long():
+    template = CircuitTemplate(AngleEncoder("y", [0], 1), long_chain(22))
+    axes = plot_circuit(template, part="ansatz", fold=20).axes[0]
+    rows = Counter(round(t.get_position()[1]) for t in axes.texts if t.get_text().startswith("θ"))
+    assert sorted(rows.values()) == [11, 11]
+
+
+def long_chain(gates):
+    circuit = QuantumCircuit(1)
+    for weight in ParameterVector("w", gates):
+        circuit.ry(weight, 0)
+    return circuit

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qiskit_qdeq.exceptions import InputError
@@ -72,3 +73,13 @@ def test_axes_of_the_caller_are_used():
 def test_labels_that_do_not_fit_are_refused(labels, predictions, classes, message):
     with pytest.raises(InputError, match=message):
         plot_confusion(labels, predictions, classes)
+
+
+def test_long_names_are_shortened_and_leave_the_matrix_its_size():
+    names = ["a very long name of a class indeed", "versicolor", "virginica"]
+    figures = [plot_confusion([0, 1, 2], [0, 1, 1], classes) for classes in (["a", "b", "c"], names)]
+    for figure in figures:
+        FigureCanvasAgg(figure).draw()
+    short, long = (figure.axes[0].get_window_extent().width for figure in figures)
+    assert long > 0.8 * short
+    assert figures[1].axes[0].get_yticklabels()[0].get_text() == "a very long name of a c…"

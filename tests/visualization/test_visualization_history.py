@@ -142,3 +142,27 @@ def test_a_history_that_cannot_be_drawn_is_refused(history, message):
 def test_a_best_epoch_outside_the_history_is_refused():
     with pytest.raises(InputError, match="best_epoch must be among the epochs 1 to 1, got 7"):
         plot_history([record(1)], best_epoch=7)
+
+
+@pytest.mark.parametrize(
+    "history", [[record(1)], [*map(direct, range(1, 30)), record(30)]], ids=["one", "after 29 direct"]
+)
+def test_a_single_epoch_is_visible_in_every_panel(history):
+    for axes in plot_history(history).axes:
+        for line in axes.lines:
+            if line.get_label().startswith("_"):
+                continue
+            known = np.isfinite(line.get_ydata())
+            if known.sum() == 1:
+                assert line.get_marker() == "o"
+                assert np.array_equal(line.get_markevery(), known)
+
+
+def test_unconverged_samples_and_steps_do_not_hide_each_other():
+    axes = plot_history([record(1, unconverged=0.02)]).axes
+    points = [a.transData.transform((1, a.lines[0].get_ydata()[0])) for a in axes if a.get_ylabel() in SOLVER]
+    assert len(points) == 2
+    assert abs(points[0][1] - points[1][1]) > 10
+
+
+SOLVER = ("steps per sample", "unconverged (%)")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
@@ -77,6 +80,12 @@ def test_every_solver_has_a_log_panel_with_the_tolerance_and_the_same_residuals(
 def test_as_many_single_samples_are_drawn_as_asked_for(samples, drawn):
     figure = plot_residual_traces({"a": solution(np.geomspace(1, 1e-6, 12).reshape(6, 2))}, samples=samples)
     assert len(figure.axes[0].lines) == drawn + 1
+
+
+def test_a_single_sample_is_drawn_over_its_median():
+    axes = plot_residual_traces({"picard": solution([[1, 0.5]], [1])}).axes[0]
+    above = {line.get_label(): line.get_zorder() for line in axes.lines}
+    assert above["sample, not converged"] > above["median"]
 
 
 def test_a_residual_of_zero_is_drawn_at_the_lower_end():
@@ -191,6 +200,28 @@ def test_a_map_without_feedback_is_drawn_although_zero_has_no_logarithm(tmp_path
     figure = plot_contraction(report([0, 0, 0]))
     figure.savefig(tmp_path / "contraction.png", dpi=40)
     assert all(read_step(line, 0.5) == 100 for line in figure.axes[0].lines[:3])
+
+
+@pytest.mark.parametrize(
+    ("radius", "lipschitz"),
+    [
+        ([0.8, 0.82], [0.9, 0.95]),
+        ([0.3, 0.5], [1.2, 1.7]),
+        ([0.1, 0.2], [0.7, 2.7]),
+        ([1e-6, 0.2], [1, 3000]),
+        ([0, 0], [0, 0]),
+    ],
+)
+def test_tick_labels_of_a_contraction_do_not_overlap(radius, lipschitz):
+    figure = plot_contraction(report(radius, lipschitz=lipschitz))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = figure.axes[0].get_xticklabels() + figure.axes[0].get_xticklabels(minor=True)
+    low, high = figure.axes[0].get_window_extent().intervalx
+    shown = [t.get_window_extent(canvas.get_renderer()).intervalx for t in ticks if t.get_text()]
+    shown = sorted(tuple(ends) for ends in shown if low <= sum(ends) / 2 <= high)
+    assert len(shown) >= 2
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(shown))
 
 
 @pytest.mark.parametrize(
