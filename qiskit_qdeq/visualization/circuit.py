@@ -114,11 +114,12 @@ def _remove_wire_numbers(figure: Figure) -> None:
     texts = figure.axes[0].texts
     box = next(text for text in texts if text.get_text() == _BOX)
     left = box.get_position()[0]
-    # into the middle, where the numbers pushed it aside
-    box.set_x(left - _ASIDE)
-    for text in list(texts):
-        if text.get_text().isdecimal() and text.get_position()[0] < left:
-            text.remove()
+    numbers = [text for text in texts if text.get_text().isdecimal() and text.get_position()[0] < left]
+    for text in numbers:
+        text.remove()
+    if numbers:
+        # back into the middle, from which the numbers pushed it
+        box.set_x(left - _ASIDE)
 
 
 def _span(figure: Figure) -> tuple[float, float]:
