@@ -10,6 +10,7 @@ True
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from qiskit_qdeq.inference import Prediction, predict
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.presets import fitting_size, model_config, template_bias
 from qiskit_qdeq.readout import softmax
+from qiskit_qdeq.saved_classifier import load_classifier, save_classifier
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.trainer import Trainer
@@ -268,6 +270,31 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         chosen = None if self.mode == "direct" else solver(self.solver)
         inputs = self.model_.prepare(X).astype(self.model_.dtype)
         return predict(self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted classifier to a `.safetensors` file, with a `.json` copy of its arguments for people.
+
+        Steps before it in a pipeline (scalers) are not part of it, nor is a `template`, nor a `random_state` that is no
+        integer.
+
+        Raises:
+            InputError: for labels that are neither numbers nor str, or another ending of the path.
+            CheckpointError: if the file cannot be written.
+        """
+        save_classifier(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, template: CircuitTemplate | None = None) -> Self:
+        """The classifier that `save` wrote; predictions are the same, and `partial_fit` goes on where it was.
+
+        Args:
+            path: the file; it may come from anybody, nothing in it is executed.
+            template: the circuit, if it was fitted on one of your own.
+
+        Raises:
+            CheckpointError: if the file is damaged or holds no classifier, or the template is another one.
+        """
+        return load_classifier(cls, path, template)
 
     def _check_arguments(self) -> None:
         """What no other part of the package checks under this class's names."""

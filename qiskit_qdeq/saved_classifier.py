@@ -1,0 +1,137 @@
+"""A fitted `QDEQClassifier` in one file: arrays in safetensors, all else as JSON; no pickle, nothing is executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from qiskit_qdeq.circuits import CircuitTemplate
+from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.gradient.implicit import Backward
+from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from qiskit_qdeq.training.identity import circuit_digest
+from qiskit_qdeq.training.optimizers import optimizer
+from qiskit_qdeq.training.state import history_arrays, history_from, versions
+
+if TYPE_CHECKING:
+    from qiskit_qdeq.classifier import QDEQClassifier
+
+C = TypeVar("C", bound="QDEQClassifier")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_KIND = "classifier"
+_LABELS = "classes"
+
+
+def save_classifier(classifier: QDEQClassifier, path: str | os.PathLike[str]) -> None:
+    """Write a fitted classifier; see `QDEQClassifier.save`."""
+    check_is_fitted(classifier, "parameters_")
+    classes = classifier.classes_
+    if classes.dtype.kind not in "biufUO" or (classes.dtype.itemsize > 8 and classes.dtype.kind in "iuf"):
+        raise InputError(f"classes of dtype {classes.dtype} cannot be stored: use numbers or str as labels")
+    words = classes.dtype.kind in "UO"
+    if words and not all(isinstance(label, str) for label in classes):
+        raise InputError(f"classes {classes.tolist()} cannot be stored: use numbers or str as labels")
+    optimizer_arrays = {f"optimizer/{name}": array for name, array in classifier._optimizer_state.arrays().items()}
+    arrays = {
+        "parameters": classifier.parameters_,
+        **({} if words else {_LABELS: classes}),
+        **optimizer_arrays,
+        **history_arrays(classifier.history_),
+    }
+    names = getattr(classifier, "feature_names_in_", None)
+    document = {
+        "kind": _KIND,
+        "arguments": {name: _plain(name, value) for name, value in classifier.get_params(deep=False).items()},
+        "circuit": circuit_digest(classifier.model_),
+        "features": int(classifier.n_features_in_),
+        "feature_names": None if names is None else [str(name) for name in names],
+        "labels": {"kind": classes.dtype.kind, "words": [str(label) for label in classes] if words else None},
+        "epochs": int(classifier.n_iter_),
+        "versions": versions(),
+    }
+    save_checkpoint(path, arrays, document, keep_previous=False)
+
+
+def load_classifier(kind: type[C], path: str | os.PathLike[str], template: CircuitTemplate | None) -> C:
+    """Read what `save_classifier` wrote; see `QDEQClassifier.load`."""
+    found = load_checkpoint(path)
+    if found.document.get("kind") != _KIND:
+        raise CheckpointError(f"'{path}' holds no classifier (a run's folder is for `python -m qiskit_qdeq evaluate`)")
+    try:
+        return _restored(kind, found, template)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"'{path}' cannot be made a classifier: {error}") from error
+
+
+def _restored(kind: type[C], found: Checkpoint, template: CircuitTemplate | None) -> C:
+    arrays, document = found.arrays, found.document
+    arguments = {name: _object(name, value) for name, value in document["arguments"].items()}
+    if (arguments["template"] is None) != (template is None):
+        raise ValueError(
+            "it was fitted on a template of its own, which is not stored: give the same one as template"
+            if template is None
+            else "it was fitted without a template: leave template out"
+        )
+    result = kind(**{**arguments, "template": template})
+    labels = document["labels"]
+    words = labels["words"]
+    result.classes_ = arrays[_LABELS] if words is None else np.array(words, object if labels["kind"] == "O" else str)
+    result.n_features_in_ = document["features"]
+    if type(result.n_features_in_) is not int or result.n_features_in_ < 1 or result.classes_.ndim != 1:
+        raise ValueError(f"{result.n_features_in_!r} features, classes of shape {result.classes_.shape}")
+    names, epochs = document["feature_names"], document["epochs"]
+    if type(epochs) is not int or not (names is None or _are_words(names, result.n_features_in_)):
+        raise ValueError(f"epochs {epochs!r}, feature names {names!r}")
+    if names is not None:
+        result.feature_names_in_ = np.array(names, object)
+    result._check_arguments()
+    model = result._model(result.n_features_in_)
+    if circuit_digest(model) != document["circuit"]:
+        raise ValueError("its circuit is another one than it was fitted with (another template or version)")
+    parameters = arrays["parameters"]
+    if (
+        parameters.shape != (model.num_parameters,)
+        or parameters.dtype != model.dtype
+        or not np.isfinite(parameters).all()
+    ):
+        raise ValueError(f"its parameters are no {model.num_parameters} finite numbers of type {model.dtype}")
+    moments = {
+        name.removeprefix("optimizer/"): array for name, array in arrays.items() if name.startswith("optimizer/")
+    }
+    state = optimizer(result.optimizer).from_arrays(moments)
+    result.model_, result.parameters_, result._optimizer_state = model, parameters, state
+    result.history_, result.n_iter_ = history_from(arrays), epochs
+    return result
+
+
+def _are_words(names: Any, count: int) -> bool:
+    return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A constructor argument in plain values; objects as dicts of their fields."""
+    if name == "template":
+        return None if value is None else "given"
+    if name == "random_state" and not isinstance(value, int | np.integer):
+        # a generator's position is no seed to start from again
+        return None
+    if isinstance(value, Solver):
+        options = dataclasses.asdict(value)
+        return {"solver": f"scipy:{options.pop('method')}" if value.name == "scipy" else value.name, **options}
+    if isinstance(value, Backward):
+        return dataclasses.asdict(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _object(name: str, value: Any) -> Any:
+    if name == "solver" and isinstance(value, dict):
+        return solver(value["solver"], **{key: item for key, item in value.items() if key != "solver"})
+    if name == "backward" and isinstance(value, dict):
+        return Backward(**value)
+    return value
