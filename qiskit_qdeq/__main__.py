@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -45,6 +46,9 @@ def _run(name: str, words: list[str]) -> int:
     from qiskit_qdeq.exceptions import InputError, QDEQError
     from qiskit_qdeq.programs.stopping import Terminated, terminating
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a folder's name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings(), terminating():
             warnings.showwarning = _show_warning

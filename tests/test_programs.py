@@ -322,6 +322,8 @@ MISTAKES = [
     (["--resume", "--overwrite"], "give one of them"),
     (["--checkpoint-every", "-1"], "checkpoint_every"),
     (["--data-dir", "", "--data", "mnist"], "data_dir"),
+    (["--max-steps", "9" * 30], "max_steps"),
+    (["--output", ""], "output"),
     (["superfluous"], "superfluous"),
 ]
 

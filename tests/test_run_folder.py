@@ -99,11 +99,8 @@ class TestSignals:
         assert "Traceback" not in err
         stopped = load_checkpoint(Path("my run") / CHECKPOINT).document["progress"]["step"]
         assert stopped >= 1
-        assert sorted(path.name for path in Path("my run").iterdir()) == [
-            "checkpoint.json",
-            CHECKPOINT,
-            f"{CHECKPOINT}.previous",
-        ]
+        left = {path.name for path in Path("my run").iterdir()}
+        assert left <= {"checkpoint.json", CHECKPOINT, f"{CHECKPOINT}.previous"}
 
     def test_a_run_stopped_before_its_first_step_leaves_nothing(self, monkeypatch, capsys):
         def stop_at_once(trainer):
@@ -142,7 +139,7 @@ class TestLock:
         assert main(["train", *TINY, "--epochs", "1", "--output", "run", "--overwrite"]) == 0
 
     def test_two_processes_started_together_on_one_folder_do_not_both_train(self, start):
-        words = ["train", *TINY, "--epochs", "300", "--output", "run"]
+        words = ["train", *TINY, "--epochs", "100", "--output", "run"]
         both = [start(*words), start(*words)]
         errors = [process.communicate(timeout=120)[1] for process in both]
         assert sorted(process.returncode for process in both) == [0, 2], errors
@@ -229,11 +226,11 @@ class TestResume:
         assert figures_of(metrics_of(run)) == before
         assert main(["evaluate", str(run), "--quiet"]) == 0
 
-    def test_the_command_line_shows_that_warning_as_one_line(self, run, start):
+    @pytest.mark.filterwarnings("default")
+    def test_the_command_line_shows_that_warning_as_one_line(self, run, capsys):
         (run / CHECKPOINT).write_bytes(b"damaged")
-        process = start("train", "--resume", "--output", run, "--quiet", "--no-plots")
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0
+        assert main(["train", "--resume", "--output", str(run), "--quiet", "--no-plots"]) == 0
+        err = capsys.readouterr().err
         assert err.count("\n") == 1
         assert err.startswith(f"warning: Checkpoint '{run / CHECKPOINT}' cannot be used")
 
@@ -252,13 +249,16 @@ class TestResume:
 
 
 class TestDisk:
-    def test_a_folder_deleted_during_the_run_is_made_again(self, start):
-        process = start("train", *TINY, "--epochs", "400", "--output", "run")
-        wait_for(Path("run") / CHECKPOINT)
-        shutil.rmtree("run")
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert metrics_of(Path("run"))["epochs"] == 400
+    def test_a_folder_deleted_during_the_run_is_made_again(self, finished, monkeypatch):
+        real = Trainer.save
+
+        def save(trainer):
+            shutil.rmtree("run")
+            real(trainer)
+
+        monkeypatch.setattr(Trainer, "save", save)
+        assert main(["train", *TWO, "--output", "run"]) == 0
+        assert figures_of(metrics_of(Path("run"))) == figures_of(metrics_of(finished))
         assert main(["evaluate", "run", "--quiet"]) == 0
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
@@ -304,6 +304,21 @@ class TestEvaluate:
 
 
 class TestArguments:
+    def test_a_folder_whose_name_no_terminal_can_show_is_written(self, start):
+        process = start(
+            "train",
+            "--limit",
+            "60",
+            "--epochs",
+            "1",
+            "--no-plots",
+            "--output",
+            b"r\xff".decode("utf-8", "surrogateescape"),
+        )
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "udcff" in out
+
     @pytest.mark.parametrize(
         ("text", "labels"),
         [
@@ -335,6 +350,9 @@ class TestArguments:
             ("classes", [0, "1"]),
             ("classes", {0, 1}),
             ("seed", None),
+            ("seed", 2**31),
+            ("max_steps", 10**30),
+            ("output", ""),
         ],
     )
     def test_a_value_of_another_type_is_an_input_error_that_names_it(self, name, value):
@@ -357,6 +375,11 @@ class TestArguments:
         for name, value in values.items():
             kept = getattr(found, name)
             assert kept == (tuple(value) if isinstance(value, list) else value) or (kept != kept and value != value)
+
+    @pytest.mark.parametrize("values", [{}, {"directory": ""}, {"directory": 3}])
+    def test_evaluate_needs_a_directory(self, values):
+        with pytest.raises(InputError, match="directory"):
+            evaluate.main(values)
 
     @pytest.mark.parametrize("values", [3, [("epochs", 1)], "epochs", {1: 2}])
     def test_what_is_no_mapping_of_names_is_an_input_error(self, values):

@@ -18,6 +18,8 @@ from qiskit_qdeq.data.sources import NUM_LABELS
 from qiskit_qdeq.exceptions import InputError
 
 T = TypeVar("T")
+#: What compiled code can count.
+_LARGEST_INTEGER = 2**31 - 1
 
 
 def option(default: Any, text: str, **details: Any) -> Any:
@@ -91,12 +93,14 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if bool in kinds and boolean:
         return bool(value)
     if int in kinds and isinstance(value, Integral) and not boolean:
+        if abs(int(value)) > _LARGEST_INTEGER:
+            raise InputError(f"{name} must be an integer of at most {_LARGEST_INTEGER}, got {value!r}")
         return int(value)
     if float in kinds and isinstance(value, Real) and not boolean:
         return float(value)
     if str in kinds and isinstance(value, str):
-        if "\0" in value:
-            raise InputError(f"{name} must not contain a null character, got {value!r}")
+        if not value or "\0" in value:
+            raise InputError(f"{name} must be a text without null characters and not empty, got {value!r}")
         return value
     if tuple[int, ...] in kinds and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         return tuple(_typed(f"{name}[{index}]", item, int) for index, item in enumerate(value))

@@ -34,6 +34,8 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         InputError: for arguments or data that do not fit it.
     """
     options = from_mapping(EvaluateArguments, arguments)
+    if not options.directory:
+        raise InputError("directory must name the folder of a run or its checkpoint file")
     path = Path(options.directory)
     checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
     model, parameters = load_model(checkpoint)
