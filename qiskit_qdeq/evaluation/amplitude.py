@@ -16,20 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation import kernels
-from qiskit_qdeq.evaluation.lanes import lane_kernels
+from qiskit_qdeq.evaluation import diagonal
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
-from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic, padded
+from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic
 from qiskit_qdeq.evaluation.threads import matmul, run_parts, split_columns
+from qiskit_qdeq.evaluation.vectors import LANES
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Rows of V up to which the backward pass is one compiled loop; above, matrix products are faster.
-_FUSED_LIMIT = 128
 
 
 class AmplitudeEvaluator:
@@ -48,6 +45,8 @@ class AmplitudeEvaluator:
         self.program, self.states, self.readouts = program, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
         self.gram = self.injection.T @ self.injection
+        #: Whether the passes of `diagonal` serve.
+        self.is_diagonal = states.is_diagonal and readouts.is_diagonal
 
     @property
     def description(self) -> dict[str, Any]:
@@ -106,7 +105,7 @@ class BoundAmplitude:
     @cached_property
     def terms(self) -> tuple[Array, Array]:
         """C and PᵀP as the compiled loops want them."""
-        return padded(self.quadratic), np.ascontiguousarray(self.evaluator.gram, dtype=float)
+        return np.ascontiguousarray(self.quadratic, dtype=float), np.ascontiguousarray(self.evaluator.gram, dtype=float)
 
     def map(self, inputs: Array, expect: Sequence[str] = ()) -> AmplitudeMap:
         """The map of samples (B, D); zero vectors must have been refused before."""
@@ -148,18 +147,37 @@ class AmplitudeMap:
     @cached_property
     def quadratic(self) -> RationalQuadratic:
         """m as a ratio of quadratics in q."""
-        states, rows = self.bound.evaluator.states, len(self.bound.matrix)
+        rows = len(self.bound.matrix)
         product = matmul(self.bound.stacked, self.inputs.T)
         self.encoded = product[:rows].reshape(2, rows // 2, self.batch)
         self.overlap = product[-self.num_states :]
         return RationalQuadratic(
-            states.expectations(self.encoded),
+            self.expectations(self.encoded),
             product[rows : -self.num_states],
             self.bound.terms[0],
             self.norm,
             2 * self.overlap,
             self.bound.terms[1],
         )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the passes of `diagonal` serve this minibatch."""
+        return self.bound.evaluator.is_diagonal and self.batch >= LANES
+
+    @cached_property
+    def parts(self) -> list[tuple[int, int]]:
+        """Ranges of samples for the passes of `diagonal`."""
+        return split_columns(self.bound.evaluator.program.dim, self.batch)
+
+    def expectations(self, columns: Array) -> Array:
+        """<φ_b|M_j|φ_b> (K, B)."""
+        states = self.bound.evaluator.states
+        if not self.is_compiled:
+            return states.expectations(columns)
+        out = np.empty((self.num_states, self.batch), dtype=columns.dtype)
+        run_parts(diagonal.expect, [(columns, states.table, *part, out) for part in self.parts])
+        return out
 
     def values(self, state: Array, rows: Array) -> Evaluation:
         """m at `state` (b, K) for the samples `rows`."""
@@ -183,11 +201,15 @@ class AmplitudeMap:
 
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
         """∂L/∂θ of the sum of the terms; see the module's formula."""
-        columns, injected = self._output_cotangents(terms)
-        flat = columns.reshape(len(self.bound.matrix), self.batch)
-        total = matmul(flat, self.inputs)
-        if injected is not None:
-            total += injected @ self.bound.evaluator.injection.T
+        if len(terms) == 1:
+            point: AmplitudePoint = terms[0].point  # type: ignore[assignment]
+            columns = point.output_cotangent(terms[0])
+            total = matmul(columns.reshape(len(self.bound.matrix), self.batch), point.inputs)
+        else:
+            columns, injected = self._output_cotangents(terms)
+            total = matmul(columns.reshape(len(self.bound.matrix), self.batch), self.inputs)
+            if injected is not None:
+                total += injected @ self.bound.evaluator.injection.T
         for term in terms:
             if term.directions is not None:
                 total += self._direction_cotangents(term)
@@ -263,12 +285,28 @@ class AmplitudePoint:
     @cached_property
     def values(self) -> Array:
         """m (B, K)."""
-        return np.ascontiguousarray((self._evaluator.states.expectations(self.columns) / self.norm).T)
+        return np.ascontiguousarray((self._source.expectations(self.columns) / self.norm).T)
 
     @cached_property
     def features(self) -> Array:
         """h (B, F)."""
-        return np.ascontiguousarray((self._evaluator.readouts.expectations(self.columns) / self.norm).T)
+        if not self._source.is_compiled:
+            return np.ascontiguousarray((self._evaluator.readouts.expectations(self.columns) / self.norm).T)
+        masks, mixing = self._evaluator.readouts.products
+        moved = self._moved and "columns" not in self.__dict__
+        encoded = self._source.encoded if moved else self.columns
+        columns = np.empty_like(encoded) if moved else encoded
+        values = np.empty((self._source.batch, len(masks)), dtype=encoded.dtype)
+        injected = self._source.bound.injected
+        run_parts(
+            diagonal.observe,
+            [
+                (encoded, injected, self.state, self.norm, masks, *part, moved, columns, values)
+                for part in self._source.parts
+            ],
+        )
+        self.columns = columns
+        return values if mixing is None else values @ mixing.T
 
     @cached_property
     def jacobian(self) -> Array:
@@ -308,44 +346,44 @@ class AmplitudePoint:
 
     def _pulled(self, cotangent: Array) -> Array:
         """Σ_f c_f M_f φ / d."""
+        if self._source.is_compiled:
+            return self._pull(cotangent, None)
         return self._evaluator.readouts.weighted(self.columns, cotangent.T / self.norm)
+
+    def _pull(self, cotangent: Array, adjoint: Array | None) -> Array:
+        """Σ_f c_f M_f φ / d, and with `adjoint` λ in it and Σ_j λ_j M_j φ / d added; see `diagonal.pull`."""
+        source, evaluator = self._source, self._evaluator
+        masks, mixing = evaluator.readouts.products
+        if mixing is not None:
+            cotangent = cotangent @ mixing
+        pulled, nothing = np.empty_like(self.columns), np.empty((0, 0))
+        given = (
+            source.bound.injected,
+            evaluator.states.table,
+            nothing if self.solved is None else np.ascontiguousarray(self.solved.jacobian),
+            self.state,
+            source.overlap,
+            evaluator.gram,
+            np.empty((0, 0), self.state.dtype) if adjoint is None else adjoint,
+            pulled,
+        )
+        cotangent = np.ascontiguousarray(cotangent)
+        run_parts(
+            diagonal.pull,
+            [(self.columns, cotangent, self.norm, masks, *part, adjoint is not None, *given) for part in source.parts],
+        )
+        return pulled
 
     def implicit_term(self, cotangent: Array) -> Cotangent:
         """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part.
 
-        At a solution with diagonal state observables one compiled pass also sums the columns that λ and `cotangent` pull
-        back.
+        At a solution with diagonal observables one compiled pass also gives the columns that λ and `cotangent` pull back.
         """
-        states = self._evaluator.states
-        if self.solved is None or not states.is_diagonal:
+        if self.solved is None or not self._source.is_compiled:
             adjoint = solve_adjoint(self.jacobian, self.pull_features(cotangent))
             return Cotangent(self, values=adjoint, features=cotangent)
-        source = self._source
-        pulled = self._pulled(cotangent)
-        flat = pulled.reshape(len(source.bound.matrix), source.batch)
-        scale = np.vecdot(cotangent, self.features) / self.norm
-        if len(flat) > _FUSED_LIMIT:
-            adjoint = solve_adjoint(self.jacobian, self._state_cotangent(flat, scale))
-            pattern = matmul(states.table.T, adjoint.T / self.norm)
-            rows = split_columns(source.batch, len(pattern))
-            run_parts(kernels.add_product, [(pulled, self.columns, pattern, *part) for part in rows])
-            return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
         adjoint = np.empty_like(self.state)
-        lane_kernels(source.num_states).backward(
-            self.columns.reshape(flat.shape),
-            flat,
-            source.bound.injected.reshape(len(flat), source.num_states),
-            states.table,
-            self.solved.jacobian,
-            self.state,
-            source.overlap,
-            self._evaluator.gram,
-            scale,
-            self.norm,
-            0,
-            source.batch,
-            adjoint,
-        )
+        pulled = self._pull(cotangent, adjoint)
         return Cotangent(self, values=adjoint, features=cotangent, pulled=pulled)
 
     def output_cotangent(self, term: Cotangent) -> Array:

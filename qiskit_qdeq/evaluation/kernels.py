@@ -214,12 +214,3 @@ def walsh_hadamard(values, first, last):  # type: ignore[no-untyped-def]
         for i in range(dim):
             for c in range(width):
                 values[i, start + c] = buf[i, c]
-
-
-@numba.njit(**JIT)  # type: ignore[misc]
-def add_product(total, columns, pattern, first, last):  # type: ignore[no-untyped-def]
-    """total += columns ⊙ pattern on rows first..last of planar columns, without a temporary array."""
-    for part in range(2):
-        for i in range(first, last):
-            for c in range(pattern.shape[1]):
-                total[part, i, c] += columns[part, i, c] * pattern[i, c]

@@ -1,38 +1,19 @@
-"""Compiled loops over `LANES` samples at once for systems of K unknowns, K fixed when compiled.
+"""Compiled loops over small systems of K unknowns, one for every sample, `LANES` samples at once.
 
-All working rows of a group of samples live in one flat array, row r of lane c at r · LANES + c. With K and LANES constants
-every offset is one too, so the compiler proves that rows do not overlap and turns each loop over lanes into vector
-instructions; that, not the arithmetic, is what makes a solve of 256 small systems take microseconds.
+Arrays have the batch last, its length a multiple of `LANES`; working rows of one group of samples lie in one flat array.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 
 import numba
 import numpy as np
 
 from qiskit_qdeq.evaluation.jit import JIT
+from qiskit_qdeq.evaluation.vectors import LANES, load, splat, sqrt, store, total, where
 
-LANES = 32
-#: Terms of a product that are added in one vector loop; the rows of C are padded to a multiple of it.
-BLOCK = 4
-#: Largest K that is fixed when compiling; beyond it unrolled code takes long to compile and gains nothing.
-_LARGEST_FIXED = 6
 #: Pivot below which elimination without exchanges is not trusted and the system is solved again with them.
 _SMALL_PIVOT = 1e-3
-
-
-@dataclass(frozen=True)
-class LaneKernels:
-    """The compiled routines for one K; see `RationalQuadratic` for the first two."""
-
-    linearize: Callable[..., None]
-    newton: Callable[..., None]
-    solve_adjoint: Callable[..., None]
-    backward: Callable[..., None]
+_LARGEST = float(np.finfo(float).max)
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
@@ -60,335 +41,216 @@ def _solve_with_pivoting(matrix, rhs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
-def _rows(size):  # type: ignore[no-untyped-def]
-    """First rows of: a, lin, norm, norm_lin, q, m, jac, slope, lu, rhs, r2, m2, pivot, d; and the number of rows."""
-    width = -(-size // BLOCK) * BLOCK
-    norm_lin = size + size * size + 1
-    m = norm_lin + size + width  # q has zero rows up to `width`
-    lu = m + size + size * size + size
-    r2 = lu + size * size + size
-    return (
-        0, size, norm_lin - 1, norm_lin, norm_lin + size, m, m + size, lu - size, lu, r2 - size,
-        r2, r2 + 1, r2 + 2, r2 + 3, r2 + 4,
-    )  # fmt: skip
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _load(t, a, linear, norms, norm_linear, lane, b, k_):  # type: ignore[no-untyped-def]
-    a_, lin, norm, norm_lin, _, _, _, _, _, _, _, _, _, _, _ = _rows(k_)
-    t[norm * LANES + lane] = norms[b]
-    for j in range(k_):
-        t[(a_ + j) * LANES + lane] = a[j, b]
-        t[(norm_lin + j) * LANES + lane] = norm_linear[j, b]
-        for k in range(k_):
-            t[(lin + j * k_ + k) * LANES + lane] = linear[j * k_ + k, b]
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _evaluate(t, quadratic, norm_quad, at_zero, k_):  # type: ignore[no-untyped-def]
-    """Rows m, jac, d, r2 = ‖m - q‖², m2 = ‖m‖² from row q; `at_zero` says that row q is zero."""
-    a_, lin, norm, norm_lin, q, m, jac, slope, _, _, r2, m2, pivot, d_, _ = _rows(k_)
-    for c in range(LANES):
-        t[r2 * LANES + c] = t[norm * LANES + c]
-    for k in range(k_):
+def solve_rows(lu, rhs, matrix, vector):  # type: ignore[no-untyped-def]
+    """rhs <- lu⁻¹ rhs for rows lu (K · K) and rhs (K) of a group; `lu` is overwritten, `matrix`, `vector` are room to work."""
+    size = len(vector)
+    # what elimination overwrites, for lanes that have to be solved again
+    for i in range(size * size * LANES):
+        lu[size * size * LANES + i] = lu[i]
+    for i in range(size * LANES):
+        rhs[size * LANES + i] = rhs[i]
+    zero = splat(0.0)
+    smallest = splat(np.inf)
+    for p in range(size):
+        pivot = load(lu, (p * size + p) * LANES)
+        magnitude = where(zero, pivot, pivot, zero - pivot)
+        smallest = where(smallest, magnitude, smallest, magnitude)
+        inverse = 1.0 / pivot
+        store(lu, (p * size + p) * LANES, inverse)
+        for r in range(p + 1, size):
+            factor = load(lu, (r * size + p) * LANES) * inverse
+            for k in range(p + 1, size):
+                at = (r * size + k) * LANES
+                store(lu, at, load(lu, at) - factor * load(lu, (p * size + k) * LANES))
+            store(rhs, r * LANES, load(rhs, r * LANES) - factor * load(rhs, p * LANES))
+    for p in range(size - 1, -1, -1):
+        value = load(rhs, p * LANES)
+        for k in range(p + 1, size):
+            value -= load(lu, (p * size + k) * LANES) * load(rhs, k * LANES)
+        store(rhs, p * LANES, value * load(lu, (p * size + p) * LANES))
+    # a NaN among the pivots counts as small
+    doubtful = where(splat(_SMALL_PIVOT), smallest, zero, splat(1.0))
+    if total(doubtful) > 0:
+        store(lu, 0, doubtful)
         for c in range(LANES):
-            t[pivot * LANES + c] = 0.0
-        for l in range(k_):  # noqa: E741
-            x = norm_quad[k, l]
-            if x != 0.0:
-                for c in range(LANES):
-                    t[pivot * LANES + c] += x * t[(q + l) * LANES + c]
-        for c in range(LANES):
-            v = t[(norm_lin + k) * LANES + c]
-            s = t[pivot * LANES + c]
-            t[r2 * LANES + c] += (v + s) * t[(q + k) * LANES + c]
-            t[(slope + k) * LANES + c] = v + 2 * s
-    for j in range(k_):
-        for c in range(LANES):
-            t[(m + j) * LANES + c] = t[(a_ + j) * LANES + c]
-        for k in range(k_):
-            for c in range(LANES):
-                t[pivot * LANES + c] = 0.0
-            for block in range(0, 0 if at_zero else m - q, BLOCK):
-                c0, c1 = quadratic[j, k, block], quadratic[j, k, block + 1]
-                c2, c3 = quadratic[j, k, block + 2], quadratic[j, k, block + 3]
-                for c in range(LANES):
-                    t[pivot * LANES + c] += (
-                        c0 * t[(q + block) * LANES + c]
-                        + c1 * t[(q + block + 1) * LANES + c]
-                        + c2 * t[(q + block + 2) * LANES + c]
-                        + c3 * t[(q + block + 3) * LANES + c]
-                    )
-            for c in range(LANES):
-                s = t[pivot * LANES + c]
-                v = t[(lin + j * k_ + k) * LANES + c]
-                t[(m + j) * LANES + c] += (v + s) * t[(q + k) * LANES + c]
-                t[(jac + j * k_ + k) * LANES + c] = v + 2 * s
-    for c in range(LANES):
-        t[d_ * LANES + c] = t[r2 * LANES + c]
-        inverse = 1.0 / t[r2 * LANES + c]
-        total, length = 0.0, 0.0
-        for j in range(k_):
-            value = t[(m + j) * LANES + c] * inverse
-            t[(m + j) * LANES + c] = value
-            gap = value - t[(q + j) * LANES + c]
-            total += gap * gap
-            length += value * value
-            for k in range(k_):
-                position = (jac + j * k_ + k) * LANES + c
-                t[position] = (t[position] - value * t[(slope + k) * LANES + c]) * inverse
-        t[r2 * LANES + c] = total
-        t[m2 * LANES + c] = length
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _eliminate(t, k_):  # type: ignore[no-untyped-def]
-    """Row rhs <- lu⁻¹ rhs without exchanges; row pivot <- the smallest pivot."""
-    _, _, _, _, _, _, _, _, lu, rhs, _, _, pivot, _, _ = _rows(k_)
-    for c in range(LANES):
-        smallest = np.inf
-        for p in range(k_):
-            x = t[(lu + p * k_ + p) * LANES + c]
-            smallest = min(smallest, abs(x))
-            inverse = 1.0 / x
-            for r in range(p + 1, k_):
-                factor = t[(lu + r * k_ + p) * LANES + c] * inverse
-                for k in range(p + 1, k_):
-                    t[(lu + r * k_ + k) * LANES + c] -= factor * t[(lu + p * k_ + k) * LANES + c]
-                t[(rhs + r) * LANES + c] -= factor * t[(rhs + p) * LANES + c]
-        for p in range(k_ - 1, -1, -1):
-            v = t[(rhs + p) * LANES + c]
-            for k in range(p + 1, k_):
-                v -= t[(lu + p * k_ + k) * LANES + c] * t[(rhs + k) * LANES + c]
-            t[(rhs + p) * LANES + c] = v / t[(lu + p * k_ + p) * LANES + c]
-        t[pivot * LANES + c] = smallest
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _direction(t, matrix, vector, k_):  # type: ignore[no-untyped-def]
-    """Row rhs <- (1 - J)⁻¹ (m - q)."""
-    _, _, _, _, q, m, jac, _, lu, rhs, _, _, pivot, _, _ = _rows(k_)
-    for c in range(LANES):
-        for j in range(k_):
-            for k in range(k_):
-                t[(lu + j * k_ + k) * LANES + c] = -t[(jac + j * k_ + k) * LANES + c]
-            t[(lu + j * k_ + j) * LANES + c] += 1.0
-            t[(rhs + j) * LANES + c] = t[(m + j) * LANES + c] - t[(q + j) * LANES + c]
-    _eliminate(t, k_)
-    for c in range(LANES):
-        if not t[pivot * LANES + c] > _SMALL_PIVOT:
-            for j in range(k_):
-                for k in range(k_):
-                    matrix[j, k] = -t[(jac + j * k_ + k) * LANES + c]
-                matrix[j, j] += 1.0
-                vector[j] = t[(m + j) * LANES + c] - t[(q + j) * LANES + c]
-            _solve_with_pivoting(matrix, vector)
-            for j in range(k_):
-                t[(rhs + j) * LANES + c] = vector[j]
-
-
-@lru_cache(maxsize=64)
-def lane_kernels(size: int) -> LaneKernels:
-    """The routines for K = `size`, compiled at first use and cached on disk."""
-    return _compile(size if size <= _LARGEST_FIXED else 0)
-
-
-@lru_cache(maxsize=16)
-def _compile(fixed: int) -> LaneKernels:
-    """The routines with K fixed, or for any K where `fixed` is 0.
-
-    They may capture nothing but this integer: a captured function would give them another cache key in every process.
-    """
-
-    @numba.njit(**JIT)  # type: ignore[misc]
-    def linearize(a, linear, quadratic, norms, norm_linear, norm_quad, state, rows, values, jacobian):  # type: ignore[no-untyped-def]
-        k_ = fixed if fixed > 0 else state.shape[1]
-        _, _, _, _, q, m, jac, _, _, _, _, _, _, _, rows_ = _rows(k_)
-        t = np.ones(rows_ * LANES)
-        for first in range(0, len(rows), LANES):
-            count = min(LANES, len(rows) - first)
-            for i in range(q * LANES, m * LANES):
-                t[i] = 0.0
-            for c in range(count):
-                _load(t, a, linear, norms, norm_linear, c, rows[first + c], k_)
-                for j in range(k_):
-                    t[(q + j) * LANES + c] = state[first + c, j]
-            _evaluate(t, quadratic, norm_quad, False, k_)
-            for c in range(count):
-                for j in range(k_):
-                    values[first + c, j] = t[(m + j) * LANES + c]
-                    for k in range(k_):
-                        jacobian[first + c, j, k] = t[(jac + j * k_ + k) * LANES + c]
-
-    @numba.njit(**JIT)  # type: ignore[misc]
-    def newton(  # type: ignore[no-untyped-def]
-        a, linear, quadratic, norms, norm_linear, norm_quad,
-        state, begin, end, tol, rtol, max_steps, shortenings, trace, final, counts, jacobian, norms_out,
-    ):  # fmt: skip
-        k_ = fixed if fixed > 0 else state.shape[1]
-        _, _, _, _, q, m, jac, _, _, rhs, r2, m2, _, d_, rows_ = _rows(k_)
-        t = np.ones(rows_ * LANES)
-        accepted = np.zeros(k_ * LANES)
-        step = np.empty(k_ * LANES)
-        residual, length = np.empty(LANES), np.empty(LANES)
-        keep_trace = len(trace) > 0
-        running = np.empty(LANES, np.bool_)
-        matrix, vector = np.empty((k_, k_)), np.empty(k_)
-        for first in range(begin, end, LANES):
-            count = min(LANES, end - first)
-            for i in range(q * LANES, m * LANES):
-                t[i] = 0.0
-            for c in range(LANES):
-                running[c] = False
-            for c in range(count):
-                _load(t, a, linear, norms, norm_linear, c, first + c, k_)
-                for j in range(k_):
-                    t[(q + j) * LANES + c] = state[first + c, j]
-                    accepted[j * LANES + c] = state[first + c, j]
-                    step[j * LANES + c] = 0.0
-                residual[c], length[c], running[c] = np.inf, 1.0, True
-            left = count
-            at_zero = True
-            for i in range(k_ * LANES):
-                at_zero = at_zero and accepted[i] == 0.0
-            stale = False
-            while True:
-                _evaluate(t, quadratic, norm_quad, at_zero, k_)
-                if left == 0:
-                    break
-                at_zero = False
-                _direction(t, matrix, vector, k_)
-                for c in range(count):
-                    if not running[c]:
-                        continue
-                    b = first + c
-                    now = np.sqrt(t[r2 * LANES + c])
-                    initial = counts[1, b] == 0
-                    counts[1, b] += 1
-                    if initial or now <= (1 - 1e-4 * length[c]) * residual[c]:
-                        counts[0, b] += 0 if initial else 1
-                        if keep_trace:
-                            trace[counts[0, b], b] = now
-                        residual[c], length[c] = now, 1.0
-                        for j in range(k_):
-                            accepted[j * LANES + c] = t[(q + j) * LANES + c]
-                            step[j * LANES + c] = t[(rhs + j) * LANES + c]
-                        running[c] = False
-                        if not np.isfinite(now):
-                            counts[2, b] = 3
-                        elif now <= max(tol, rtol * np.sqrt(t[m2 * LANES + c])):
-                            counts[2, b] = 0
-                        elif counts[0, b] == max_steps:
-                            counts[2, b] = 1
-                        else:
-                            running[c] = True
-                    else:
-                        length[c] *= 0.25
-                        if length[c] < 0.25**shortenings:
-                            running[c] = False
-                            stale = True
-                            counts[2, b] = 2
-                    for j in range(k_):
-                        t[(q + j) * LANES + c] = accepted[j * LANES + c]
-                        if running[c]:
-                            t[(q + j) * LANES + c] += length[c] * step[j * LANES + c]
-                    left -= 0 if running[c] else 1
-                if left == 0 and not stale:
-                    break
-                # the last evaluation of a stalled sample was at a refused point: the loop ends after one more
-            for c in range(count):
-                norms_out[first + c] = t[d_ * LANES + c]
-                final[first + c] = residual[c]
-                for j in range(k_):
-                    state[first + c, j] = accepted[j * LANES + c]
-                    for k in range(k_):
-                        jacobian[j * k_ + k, first + c] = t[(jac + j * k_ + k) * LANES + c]
-
-    @numba.njit(**JIT)  # type: ignore[misc]
-    def solve_adjoint_lanes(jacobian, cotangent, out):  # type: ignore[no-untyped-def]
-        k_ = fixed if fixed > 0 else cotangent.shape[1]
-        _, _, _, _, _, _, _, _, lu, rhs, _, _, pivot, _, rows_ = _rows(k_)
-        t = np.ones(rows_ * LANES)
-        matrix, vector = np.empty((k_, k_)), np.empty(k_)
-        for first in range(0, len(cotangent), LANES):
-            count = min(LANES, len(cotangent) - first)
-            for c in range(count):
-                for j in range(k_):
-                    for k in range(k_):
-                        t[(lu + j * k_ + k) * LANES + c] = -jacobian[first + c, k, j]
-                    t[(lu + j * k_ + j) * LANES + c] += 1.0
-                    t[(rhs + j) * LANES + c] = cotangent[first + c, j]
-            _eliminate(t, k_)
-            for c in range(count):
-                if t[pivot * LANES + c] > _SMALL_PIVOT:
-                    for j in range(k_):
-                        out[first + c, j] = t[(rhs + j) * LANES + c]
-                    continue
-                for j in range(k_):
-                    for k in range(k_):
-                        matrix[j, k] = -jacobian[first + c, k, j]
-                    matrix[j, j] += 1.0
-                    vector[j] = cotangent[first + c, j]
+            if lu[c] > 0:
+                for j in range(size):
+                    for k in range(size):
+                        matrix[j, k] = lu[(size * size + j * size + k) * LANES + c]
+                    vector[j] = rhs[(size + j) * LANES + c]
                 _solve_with_pivoting(matrix, vector)
-                for j in range(k_):
-                    out[first + c, j] = vector[j]
+                for j in range(size):
+                    rhs[j * LANES + c] = vector[j]
 
-    @numba.njit(**JIT)  # type: ignore[misc]
-    def backward(  # type: ignore[no-untyped-def]
-        columns, pulled, injected, table, jacobian, state, overlap, gram, scale, norms, begin, end, adjoint,
-    ):  # fmt: skip
-        """ḡ, λ = (1 - Jᵀ)⁻¹ ḡ, and pulled <- pulled + (Σ_j λ_j M_j φ) / d, for diagonal M_j given as a sign table."""
-        k_ = fixed if fixed > 0 else state.shape[1]
-        _, _, _, _, _, m, _, _, lu, rhs, _, _, pivot, _, rows_ = _rows(k_)
-        t = np.ones(rows_ * LANES)
-        matrix, vector = np.empty((k_, k_)), np.empty(k_)
-        pattern = np.empty(LANES)
-        dim = table.shape[1]
-        for first in range(begin, end, LANES):
-            count = min(LANES, end - first)
-            for k in range(k_):
-                for c in range(count):
-                    t[(m + k) * LANES + c] = 0.0
-            for row in range(2 * dim):
-                for k in range(k_):
-                    x = injected[row, k]
-                    for c in range(count):
-                        t[(m + k) * LANES + c] += x * pulled[row, first + c]
-            for k in range(k_):
-                for c in range(count):
-                    total = overlap[k, first + c]
-                    for l in range(k_):  # noqa: E741
-                        total += gram[k, l] * state[first + c, l]
-                    t[(m + k) * LANES + c] = 2.0 * (t[(m + k) * LANES + c] - scale[first + c] * total)
-                    t[(rhs + k) * LANES + c] = t[(m + k) * LANES + c]
-                    for j in range(k_):
-                        t[(lu + k * k_ + j) * LANES + c] = -jacobian[j * k_ + k, first + c]
-                    t[(lu + k * k_ + k) * LANES + c] += 1.0
-            _eliminate(t, k_)
-            for c in range(count):
-                if not t[pivot * LANES + c] > _SMALL_PIVOT:
-                    for j in range(k_):
-                        for k in range(k_):
-                            matrix[j, k] = -jacobian[k * k_ + j, first + c]
-                        matrix[j, j] += 1.0
-                        vector[j] = t[(m + j) * LANES + c]
-                    _solve_with_pivoting(matrix, vector)
-                    for j in range(k_):
-                        t[(rhs + j) * LANES + c] = vector[j]
-                inverse = 1.0 / norms[first + c]
-                for j in range(k_):
-                    adjoint[first + c, j] = t[(rhs + j) * LANES + c]
-                    t[(m + j) * LANES + c] = t[(rhs + j) * LANES + c] * inverse
-            for row in range(dim):
+
+@numba.njit(inline="always")  # type: ignore[misc]
+def load_adjoint(lu, jacobian, first, size):  # type: ignore[no-untyped-def]
+    """lu <- 1 - Jᵀ of the group at `first` from J (K · K, B)."""
+    batch = jacobian.shape[1]
+    zero, one = splat(0.0), splat(1.0)
+    for j in range(size):
+        for k in range(size):
+            store(lu, (j * size + k) * LANES, zero - load(jacobian, (k * size + j) * batch + first))
+        at = (j * size + j) * LANES
+        store(lu, at, load(lu, at) + one)
+
+
+@numba.njit(inline="always")  # type: ignore[misc]
+def _evaluate(a, linear, quadratic, norms, norm_linear, norm_quad, first, q, at_zero, m, jac, slope):  # type: ignore[no-untyped-def]
+    """Rows m and jac from rows q, which are zero if `at_zero`; returns d, ‖m - q‖², ‖m‖²."""
+    size, batch = a.shape
+    zero = splat(0.0)
+    d = load(norms, first)
+    for k in range(size):
+        s = zero
+        if not at_zero:
+            for l in range(size):  # noqa: E741
+                x = norm_quad[k, l]
+                if x != 0.0:
+                    s += x * load(q, l * LANES)
+        v = load(norm_linear, k * batch + first)
+        d += (v + s) * load(q, k * LANES)
+        store(slope, k * LANES, v + 2.0 * s)
+    inverse = 1.0 / d
+    gap2, length2 = zero, zero
+    for j in range(size):
+        value = load(a, j * batch + first)
+        for k in range(size):
+            s = zero
+            if not at_zero:
+                for l in range(size):  # noqa: E741
+                    s += quadratic[j, k, l] * load(q, l * LANES)
+            v = load(linear, (j * size + k) * batch + first)
+            value += (v + s) * load(q, k * LANES)
+            store(jac, (j * size + k) * LANES, v + 2.0 * s)
+        value *= inverse
+        store(m, j * LANES, value)
+        gap = value - load(q, j * LANES)
+        gap2 += gap * gap
+        length2 += value * value
+        for k in range(size):
+            at = (j * size + k) * LANES
+            store(jac, at, (load(jac, at) - value * load(slope, k * LANES)) * inverse)
+    return d, gap2, length2
+
+
+@numba.njit(**JIT)  # type: ignore[misc]
+def linearize(a, linear, quadratic, norms, norm_linear, norm_quad, state, values, jacobian):  # type: ignore[no-untyped-def]
+    """m (K, B) and ∂m/∂q (K · K, B) at `state` (K, B)."""
+    size, batch = a.shape
+    q, m, slope = np.empty(size * LANES), np.empty(size * LANES), np.empty(size * LANES)
+    jac = np.empty(size * size * LANES)
+    for first in range(0, batch, LANES):
+        for k in range(size):
+            store(q, k * LANES, load(state, k * batch + first))
+        _evaluate(a, linear, quadratic, norms, norm_linear, norm_quad, first, q, False, m, jac, slope)
+        for k in range(size):
+            store(values, k * batch + first, load(m, k * LANES))
+        for k in range(size * size):
+            store(jacobian, k * batch + first, load(jac, k * LANES))
+
+
+@numba.njit(**JIT)  # type: ignore[misc]
+def newton(  # type: ignore[no-untyped-def]
+    a, linear, quadratic, norms, norm_linear, norm_quad,
+    state, begin, end, tol, rtol, max_steps, shortenings, trace, final, counts, jacobian, norms_out,
+):  # fmt: skip
+    """Shortened Newton steps from `state` (K, B), which becomes the solution; see `RationalQuadratic.newton`.
+
+    A lane is `running` (1 or 0) until its sample is done; its q then stays, so that the last evaluation is at the solution.
+    """
+    size, batch = a.shape
+    zero, one = splat(0.0), splat(1.0)
+    q, m, slope = np.empty(size * LANES), np.empty(size * LANES), np.empty(size * LANES)
+    accepted, step = np.empty(size * LANES), np.zeros(size * LANES)
+    jac, lu, rhs = np.empty(size * size * LANES), np.empty(2 * size * size * LANES), np.empty(2 * size * LANES)
+    matrix, vector, note = np.empty((size, size)), np.empty(size), np.empty(3 * LANES)
+    for first in range(begin, end, LANES):
+        at_zero = True
+        for k in range(size):
+            start = load(state, k * batch + first)
+            store(q, k * LANES, start)
+            store(accepted, k * LANES, start)
+            store(step, k * LANES, zero)
+        for i in range(size * LANES):
+            at_zero = at_zero and q[i] == 0.0
+        best, length, running = splat(np.inf), one, one
+        steps, evaluations, status = zero, zero, zero
+        initial, stale = True, False
+        while True:
+            d, gap2, length2 = _evaluate(
+                a, linear, quadratic, norms, norm_linear, norm_quad, first, q, at_zero, m, jac, slope
+            )
+            if total(running) == 0:
+                break
+            at_zero = False
+            for j in range(size):
+                for k in range(size):
+                    at = (j * size + k) * LANES
+                    store(lu, at, zero - load(jac, at))
+                at = (j * size + j) * LANES
+                store(lu, at, load(lu, at) + one)
+                store(rhs, j * LANES, load(m, j * LANES) - load(q, j * LANES))
+            solve_rows(lu, rhs, matrix, vector)
+            now = sqrt(gap2)
+            evaluations += running
+            taken = running
+            if not initial:
+                taken = where(now, (1.0 - 1e-4 * length) * best, running, zero)
+                steps += taken
+            if len(trace) > 0:
+                store(note, 0, taken)
+                store(note, LANES, steps)
+                store(note, 2 * LANES, now)
                 for c in range(LANES):
-                    pattern[c] = 0.0
-                for k in range(k_):
-                    x = table[k, row]
-                    for c in range(count):
-                        pattern[c] += x * t[(m + k) * LANES + c]
-                for c in range(count):
-                    pulled[row, first + c] += pattern[c] * columns[row, first + c]
-                for c in range(count):
-                    pulled[dim + row, first + c] += pattern[c] * columns[dim + row, first + c]
+                    if note[c] > 0:
+                        trace[int(note[LANES + c]), first + c] = note[2 * LANES + c]
+            initial = False
+            best = where(one, taken, now, best)
+            length = where(one, taken, one, 0.25 * length)
+            refused = running - taken
+            # the order of reasons: not finite, converged, out of steps
+            bound = splat(rtol) * sqrt(length2)
+            bound = where(splat(tol), bound, bound, splat(tol))
+            reason = where(splat(float(max_steps)), steps, one, splat(-1.0))
+            reason = where(now, bound, zero, reason)
+            reason = where(now, splat(_LARGEST), reason, splat(3.0))
+            ended = where(one, taken, where(zero, reason, one, zero), zero)
+            status = where(one, ended, reason, status)
+            stalled = where(length, splat(0.25**shortenings * 0.5), refused, zero)
+            status = where(one, stalled, splat(2.0), status)
+            running -= ended + stalled
+            stale = stale or total(stalled) > 0
+            for j in range(size):
+                kept = where(one, taken, load(q, j * LANES), load(accepted, j * LANES))
+                move = where(one, taken, load(rhs, j * LANES), load(step, j * LANES))
+                store(accepted, j * LANES, kept)
+                store(step, j * LANES, move)
+                store(q, j * LANES, where(one, running, kept + length * move, kept))
+            # the last evaluation of a stalled sample was at a refused point: one more is then needed
+            if total(running) == 0 and not stale:
+                break
+        store(final, first, best)
+        store(norms_out, first, d)
+        store(counts, first, steps)
+        store(counts, batch + first, evaluations)
+        store(counts, 2 * batch + first, status)
+        for j in range(size):
+            store(state, j * batch + first, load(accepted, j * LANES))
+        for j in range(size * size):
+            store(jacobian, j * batch + first, load(jac, j * LANES))
 
-    return LaneKernels(linearize, newton, solve_adjoint_lanes, backward)
+
+@numba.njit(**JIT)  # type: ignore[misc]
+def solve_adjoint(jacobian, cotangent, out):  # type: ignore[no-untyped-def]
+    """out (K, B) <- (1 - Jᵀ)⁻¹ c for J (K · K, B) and c (K, B)."""
+    size, batch = cotangent.shape
+    lu, rhs = np.empty(2 * size * size * LANES), np.empty(2 * size * LANES)
+    matrix, vector = np.empty((size, size)), np.empty(size)
+    for first in range(0, batch, LANES):
+        for j in range(size):
+            store(rhs, j * LANES, load(cotangent, j * batch + first))
+        load_adjoint(lu, jacobian, first, size)
+        solve_rows(lu, rhs, matrix, vector)
+        for j in range(size):
+            store(out, j * batch + first, load(rhs, j * LANES))

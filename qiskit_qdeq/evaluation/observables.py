@@ -52,6 +52,13 @@ class Observables:
         """Sign table (F, 2**n) of diagonal observables: M_f φ = table[f] ⊙ φ."""
         return self._groups[0].table()
 
+    @cached_property
+    def products(self) -> tuple[Array, Array | None]:
+        """Bit masks of the products of Z in diagonal observables, and the coefficients (F, T) that mix them, if any do."""
+        group = self._groups[0]
+        masks, coefficients, _ = group._parts[0]
+        return masks, None if group._single[0] else coefficients
+
     def expectations(self, states: Array) -> Array:
         """<φ_c|M_f|φ_c> for every column: (2, 2**n, C) -> (F, C)."""
         first, *rest = [group.expectations(states) for group in self._groups]

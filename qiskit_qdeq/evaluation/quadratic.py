@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.lanes import BLOCK, LANES, lane_kernels
+from qiskit_qdeq.evaluation import lanes
+from qiskit_qdeq.evaluation.linear import whole_groups
 from qiskit_qdeq.evaluation.threads import run_parts
+from qiskit_qdeq.evaluation.vectors import LANES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,7 +29,7 @@ class RationalQuadratic:
     Attributes:
         constant: a, (K, B).
         linear: B, (K · K, B).
-        quadratic: C, (K, K, K), C_j symmetric, as `padded` returns it.
+        quadratic: C, (K, K, K), C_j symmetric.
         norm: xᵀx, (B,).
         norm_linear: 2 xᵀP, (K, B).
         norm_quadratic: PᵀP, (K, K).
@@ -40,24 +42,25 @@ class RationalQuadratic:
     norm_linear: Array
     norm_quadratic: Array
 
-    @property
-    def _terms(self) -> tuple[Array, ...]:
-        return (
-            self.constant,
-            self.linear,
-            self.quadratic,
-            self.norm,
-            self.norm_linear,
-            self.norm_quadratic,
-        )
+    def _terms(self, rows: Array | slice) -> tuple[Array, ...]:
+        """The arguments of the compiled loops for the samples `rows`, a multiple of `LANES` of them."""
+        chosen = [
+            np.ascontiguousarray(array[..., rows])
+            for array in (self.constant, self.linear, self.norm, self.norm_linear)
+        ]
+        return chosen[0], chosen[1], self.quadratic, chosen[2], chosen[3], self.norm_quadratic
 
     def linearize(self, state: Array, rows: Array) -> tuple[Array, Array]:
         """m (b, K) and ∂m/∂q (b, K, K) at `state` (b, K) for the samples `rows`."""
-        values = np.empty(state.shape, dtype=self.constant.dtype)
-        jacobian = np.empty((*state.shape, state.shape[1]), dtype=self.constant.dtype)
-        kernels = lane_kernels(state.shape[1])
-        kernels.linearize(*self._terms, np.ascontiguousarray(state, dtype=float), rows, values, jacobian)
-        return values, jacobian
+        count, size = state.shape
+        filled = whole_groups(count)
+        terms = self._terms(rows[filled])
+        states = np.ascontiguousarray(state[filled].T, dtype=float)
+        values, jacobian = np.empty(states.shape), np.empty((size * size, states.shape[1]))
+        lanes.linearize(*terms, states, values, jacobian)
+        dtype = self.constant.dtype
+        found = np.ascontiguousarray(jacobian.T[:count], dtype=dtype)
+        return np.ascontiguousarray(values.T[:count], dtype=dtype), found.reshape(count, size, size)
 
     def newton(
         self, state: Array, tol: float, rtol: float, max_steps: int, shortenings: int, keep_trace: bool = True
@@ -68,20 +71,25 @@ class RationalQuadratic:
         iterate.
         """
         batch, size = state.shape
-        trace = np.full((max_steps + 1 if keep_trace else 0, batch), np.nan)
-        residual = np.empty(batch)
-        counts = np.zeros((3, batch), dtype=np.int64)
-        jacobian, norm = np.empty((size * size, batch)), np.empty(batch)
-        kernel = lane_kernels(size).newton
+        filled = whole_groups(batch)
+        terms = self._terms(filled)
+        states = np.ascontiguousarray(state[filled].T)
+        width = states.shape[1]
+        trace = np.full((max_steps + 1 if keep_trace else 0, width), np.nan)
+        numbers = np.empty((5 + size * size, width))
+        residual, norm, counts, jacobian = numbers[0], numbers[1], numbers[2:5], numbers[5:]
         options = (tol, rtol, max_steps, shortenings, trace, residual, counts, jacobian, norm)
         run_parts(
-            kernel,
-            [(*self._terms, state, first, last, *options) for first, last in lane_ranges(batch, size**3)],
+            lanes.newton,
+            [(*terms, states, first, last, *options) for first, last in lane_ranges(width, size**3)],
         )
+        state[:] = states.T[:batch]
+        steps, evaluations, status = counts[:, :batch].astype(np.int64)
         if keep_trace:
-            trace = trace[: int(counts[0].max(initial=0)) + 1]
-        steps, evaluations, status = counts
-        return NewtonResult(residual, trace.T, steps, evaluations, status, jacobian, norm)
+            trace = trace[: int(steps.max(initial=0)) + 1]
+        return NewtonResult(
+            residual[:batch], trace.T[:batch], steps, evaluations, status, jacobian[:, :batch], norm[:batch]
+        )
 
 
 @dataclass(frozen=True)
@@ -111,15 +119,6 @@ def lane_ranges(batch: int, work: int) -> list[tuple[int, int]]:
     """Ranges of samples for the lane kernels, whole groups each: several where `work` per sample makes threads pay."""
     if batch * work < 1 << 16:
         return [(0, batch)]
-    groups = -(-batch // LANES)
-    edges = [min(batch, LANES * (groups * part // 4)) for part in range(4)] + [batch]
+    groups = batch // LANES
+    edges = [LANES * (groups * part // 4) for part in range(4)] + [batch]
     return [(first, last) for first, last in pairwise(edges) if last > first]
-
-
-def padded(quadratic: Array) -> Array:
-    """C (K, K, K) as (K, K, K rounded up to a multiple of the block) in double precision."""
-    size = len(quadratic)
-    width = -(-size // BLOCK) * BLOCK
-    out = np.zeros((size, size, width))
-    out[:, :, :size] = quadratic
-    return out

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from qiskit_qdeq.evaluation.strips import STRIP
+from qiskit_qdeq.evaluation.vectors import LANES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,10 +41,10 @@ def num_threads() -> int:
 
 
 def split_columns(dim: int, columns: int) -> list[tuple[int, int]]:
-    """Ranges of columns that make independent pieces of work, whole strips each."""
-    if dim * columns < _SMALL or columns < _PARTS * STRIP:
+    """Ranges of columns that make independent pieces of work, of whole vectors of columns but for the last."""
+    if dim * columns < _SMALL or columns < _PARTS * LANES:
         return [(0, columns)]
-    edges = [STRIP * round(part * columns / (_PARTS * STRIP)) for part in range(_PARTS)]
+    edges = [LANES * round(part * columns / (_PARTS * LANES)) for part in range(_PARTS)]
     return list(pairwise([*edges, columns]))
 
 
