@@ -118,11 +118,15 @@ def _fake(execution: Execution, device: SubDevice) -> OpenEstimator:
 
 
 def _ibm(execution: Execution, backend: BackendV2, num_qubits: int) -> OpenEstimator:
-    if backend.num_qubits < num_qubits:
+    _check_size(backend, num_qubits)
+    return _runtime(execution, backend, local=False)
+
+
+def _check_size(backend: BackendV2, num_qubits: int) -> None:
+    if backend.num_qubits is not None and backend.num_qubits < num_qubits:
         raise InputError(
             f"{backend.name} has {backend.num_qubits} qubits, the circuit {num_qubits}; take a larger device"
         )
-    return _runtime(execution, backend, local=False)
 
 
 def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) -> OpenEstimator:
@@ -132,6 +136,7 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
 
     if not isinstance(backend, BackendV2):
         raise InputError(f"backend must be a BackendV2, got {type(backend).__name__}")
+    _check_size(backend, num_qubits)
     if isinstance(backend, IBMBackend):
         return _ibm(execution, backend, num_qubits)
     if isinstance(backend, FakeBackendV2 | SubDevice):

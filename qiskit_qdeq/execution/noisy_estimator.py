@@ -10,7 +10,7 @@ on hardware. Aer's own EstimatorV2 adds independent Gaussians instead and ignore
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,18 +151,19 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
         values, variances = offsets[which], np.zeros(which.size)
         for group in groups:
             entries = np.flatnonzero(np.isin(which, list(group.worth)))
-            if not entries.size:
-                continue
-            rows, position = np.unique(points[entries], return_inverse=True)
-            weights = self._probabilities(pub, group, rows)
-            if shots:
-                weights = generator.multinomial(shots, weights) / shots
-            for index, worth in group.worth.items():
-                own = which[entries] == index
-                mean, square = (weights @ np.stack([worth, worth**2], axis=1))[position[own]].T
-                values[entries[own]] += mean
+            circuit = self._measured(pub.circuit, group)
+            for rows in _chunks(np.unique(points[entries]), len(group.qubits)):
+                weights = self._probabilities(pub, circuit, group, rows)
                 if shots:
-                    variances[entries[own]] += _variance(mean, square, worth, shots) / shots
+                    weights = generator.multinomial(shots, weights) / shots
+                inside = entries[np.isin(points[entries], rows)]
+                for index, worth in group.worth.items():
+                    own = inside[which[inside] == index]
+                    place = np.searchsorted(rows, points[own])
+                    mean = weights @ worth
+                    values[own] += mean[place]
+                    if shots:
+                        variances[own] += _variance(mean, weights @ worth**2, worth, shots)[place] / shots
         data = DataBin(evs=values.reshape(shape), stds=np.sqrt(variances).reshape(shape), shape=shape)
         metadata = {
             "target_precision": pub.precision,
@@ -171,17 +172,14 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
         }
         return PubResult(data, metadata=metadata)
 
-    def _probabilities(self, pub: EstimatorPub, group: MeasuredGroup, rows: Array) -> Array:
+    def _probabilities(self, pub: EstimatorPub, circuit: QuantumCircuit, group: MeasuredGroup, rows: Array) -> Array:
         """Distribution of the read outcomes (rows, 2^k) of the group's qubits for some parameter sets of the PUB."""
-        circuit = self._measured(pub.circuit, group)
         parameters = list(circuit.parameters)
         # a parameter of the global phase alone is gone by now
         columns = [list(pub.circuit.parameters).index(parameter) for parameter in parameters]
         values = pub.parameter_values.as_array(pub.circuit.parameters)
-        bindings = values.reshape(pub.parameter_values.size, -1 if values.size else 0)[rows][:, columns]
-        chunk = max(1, _CHUNK_NUMBERS >> len(group.qubits))
-        parts = [self._simulate(circuit, parameters, bindings[i : i + chunk]) for i in range(0, len(rows), chunk)]
-        outcomes = np.concatenate(parts).reshape((len(rows),) + (2,) * len(group.qubits))
+        bindings = values.reshape(pub.parameter_values.size, values.shape[-1])[rows][:, columns]
+        outcomes = self._simulate(circuit, parameters, bindings).reshape((len(rows),) + (2,) * len(group.qubits))
         for bit, qubit in enumerate(group.qubits):
             if (confusion := self._confusion.get(qubit, self._confusion.get(None))) is not None:
                 axis = len(group.qubits) - bit
@@ -217,6 +215,12 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
             raise QDEQError(f"the simulator could not run the circuit: {result.status}")
         saved = np.array([experiment.data.p for experiment in result.results])
         return saved if parameters else np.repeat(saved, len(bindings), axis=0)
+
+
+def _chunks(rows: Array, num_bits: int) -> Iterator[Array]:
+    """Parts of `rows` whose distributions fit in memory."""
+    length = max(1, _CHUNK_NUMBERS >> num_bits)
+    return (rows[start : start + length] for start in range(0, len(rows), length))
 
 
 def _parametrized(circuit: QuantumCircuit) -> set[str]:

@@ -288,6 +288,7 @@ def test_descriptions_without_effect_or_meaning_are_refused(fields, message):
         ),
         (Execution("given", optimization_level=1), {"estimator": StatevectorEstimator()}, "without a backend"),
         (Execution("given"), {"estimator": 3}, "estimator must have the run method"),
+        (Execution("given"), {"backend": simple_noise(1)}, "has 1 qubits, the circuit 2"),
         (Execution("given"), {"backend": "aer"}, "backend must be a BackendV2"),
         (Execution("given", mode="session"), {"backend": simple_noise(2)}, "mode have no effect"),
         (Execution("given", resilience_level=1), {"backend": AerSimulator()}, "crx.*misreads"),

@@ -189,6 +189,15 @@ def test_shapes_broadcast_as_in_the_reference(template):
         np.testing.assert_allclose(own.evs, expected, atol=1e-12)
 
 
+def test_observables_and_parameters_may_be_paired_one_to_one_or_be_none_at_all():
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("a"), 0)
+    values = [[0.1], [0.2], [0.3], [0.4]]
+    data = evaluate(DensityMatrixEstimator(), circuit, ["Z", "X", "Z", "Y"], values).data
+    np.testing.assert_allclose(data.evs, [np.cos(0.1), np.sin(0.2), np.cos(0.3), 0], atol=1e-12)
+    assert evaluate(DensityMatrixEstimator(), circuit, "Z", np.empty((0, 1))).data.evs.shape == (0,)
+
+
 def test_parameters_are_bound_by_name_not_by_position():
     first, second = ParameterVector("b", 1), ParameterVector("a", 1)
     circuit = QuantumCircuit(2)
