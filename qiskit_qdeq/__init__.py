@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitEncoder, CircuitTemplate
     from qiskit_qdeq.classifier import QDEQClassifier
     from qiskit_qdeq.equilibrium import contraction, solve, solver
+    from qiskit_qdeq.evaluation.sampling import Sampling
+    from qiskit_qdeq.execution.description import Execution
+    from qiskit_qdeq.execution.running import executed
     from qiskit_qdeq.model import QDEQModel
     from qiskit_qdeq.presets import model_config
     from qiskit_qdeq.training.config import TrainingConfig
@@ -28,11 +31,14 @@ _HOMES = {
     "AngleEncoder": "circuits",
     "CircuitEncoder": "circuits",
     "CircuitTemplate": "circuits",
+    "Execution": "execution.description",
     "QDEQClassifier": "classifier",
     "QDEQModel": "model",
+    "Sampling": "evaluation.sampling",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
     "contraction": "equilibrium",
+    "executed": "execution.running",
     "model_config": "presets",
     "solve": "equilibrium",
     "solver": "equilibrium",
@@ -43,12 +49,15 @@ __all__ = [
     "AngleEncoder",
     "CircuitEncoder",
     "CircuitTemplate",
+    "Execution",
     "QDEQClassifier",
     "QDEQModel",
+    "Sampling",
     "Trainer",
     "TrainingConfig",
     "__version__",
     "contraction",
+    "executed",
     "model_config",
     "solve",
     "solver",

@@ -9,7 +9,6 @@ True
 
 from __future__ import annotations
 
-import inspect
 import os
 from typing import Any, Self
 
@@ -20,25 +19,26 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
 from qiskit_qdeq.circuits import CircuitTemplate
-from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.classifier_options import (
+    OF_MODEL,
+    build_model,
+    check_arguments,
+    check_unchanged,
+    chosen_solver,
+    opened,
+    training_config,
+)
+from qiskit_qdeq.equilibrium.solvers import Solver
+from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError, warn_user
 from qiskit_qdeq.gradient.implicit import Backward
-from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.inference import Prediction, predict
-from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.presets import fitting_size, model_config, template_bias
 from qiskit_qdeq.readout import softmax
 from qiskit_qdeq.saved_classifier import load_classifier, save_classifier
-from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.trainer import Trainer
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Arguments that say which circuit to build.
-_OF_TEMPLATE = ("preset", "num_qubits", "encoding", "ansatz", "readout")
-#: Arguments that a fitted model and its optimizer are built from, and that another epoch cannot change.
-_OF_MODEL = (*_OF_TEMPLATE, "template", "state_scale", "bias", "dtype", "optimizer")
 
 
 class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -60,14 +60,21 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mode: "implicit" (the equilibrium) or "direct" (`layers` explicit layers).
         layers: L of direct mode, warm-up and start "direct".
         warmup_steps: steps trained in direct mode first.
-        solver: name or object, see `equilibrium.solver`.
+        solver: name or object, see `equilibrium.solver`; "auto" is "newton" with the exact backend, else "probe" for
+            amplitude encoding and "broyden" for others.
         backward: backward mode, see `gradient.Backward`.
         start: "zeros", "warm" or "direct".
         regularization, regularization_strength: Jacobian penalty, see `gradient.Regularization`.
         epochs, batch_size, optimizer, learning_rate, schedule, weight_decay, clip_norm, dropout: see `TrainingConfig`.
         patience: early stop after this many epochs without a better validation loss; needs `validation_fraction`.
         validation_fraction: share of the training samples held out to choose the best epoch; 0 keeps the last one.
-        dtype: "float64" or "float32".
+        backend: where circuits run, in fit and predict alike: "exact" (linear algebra, no circuits), "aer", "statevector",
+            "fake:<name>", "ibm:<name>", an `Execution` (noise, mitigation, session mode), or a backend object.
+            `set_params` may change it between fit and predict.
+        estimator: an estimator primitive of your own (any `BaseEstimatorV2`) instead of `backend`.
+        shots: executions per circuit; None is exact on simulators, the service's default on devices.
+        sampling: shots or precision per purpose, and the weight gradient's estimator; see `Sampling`.
+        dtype: "float64" or "float32", of the exact backend.
         on_failure: "raise", "warn" or "accept" samples without an equilibrium when predicting.
         verbose: show a progress bar.
         random_state: seed of everything random.
@@ -95,7 +102,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mode: str = "implicit",
         layers: int = 1,
         warmup_steps: int = 0,
-        solver: str | Solver = "newton",
+        solver: str | Solver = "auto",
         backward: str | Backward = "exact",
         start: str = "zeros",
         regularization: str = "none",
@@ -110,6 +117,10 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dropout: float = 0.0,
         patience: int = 0,
         validation_fraction: float = 0.0,
+        backend: Any = "exact",
+        estimator: Any = None,
+        shots: int | None = None,
+        sampling: Sampling | None = None,
         dtype: str = "float64",
         on_failure: str = "warn",
         verbose: bool = False,
@@ -141,6 +152,10 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.dropout = dropout
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.backend = backend
+        self.estimator = estimator
+        self.shots = shots
+        self.sampling = sampling
         self.dtype = dtype
         self.on_failure = on_failure
         self.verbose = verbose
@@ -159,23 +174,23 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # whatever fails from here on leaves an unfitted classifier, never old weights with new labels
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             delattr(self, name)
-        self._check_arguments()
+        check_arguments(self)
         X, labels = self._check_training_data(X, y)
-        model = self._model(X.shape[1])
+        model = build_model(self, X.shape[1], len(self.classes_))
         held_out: tuple[Array, Array] | tuple[None, None] = (None, None)
         if self.validation_fraction:
             X, valid_x, labels, valid_labels = self._hold_out(X, labels)
             held_out = (valid_x, valid_labels)
-        config = self._config(self.epochs, self.schedule, self._seed())
-        with ProgressBar(self.verbose) as bar:
-            trainer = Trainer(model, config, X, labels, *held_out, callbacks=[bar])
+        config = training_config(self, self.epochs, self.schedule, self._seed())
+        with opened(self, model) as running, ProgressBar(self.verbose) as bar:
+            trainer = Trainer(running, config, X, labels, *held_out, callbacks=[bar])
             result = trainer.run()
         self.model_ = model
         self.parameters_ = result.parameters
         self.history_ = result.history
         self.n_iter_ = len(result.history)
         self._optimizer_state = trainer.state.optimizer
-        self._built_with = {name: getattr(self, name) for name in _OF_MODEL}
+        self._built_with = {name: getattr(self, name) for name in OF_MODEL}
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
@@ -190,14 +205,14 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: if `classes` is missing at first, y holds a label that is not among them, or an argument that the
                 model is built from was changed by `set_params` since.
         """
-        self._check_arguments()
+        check_arguments(self)
         first = not hasattr(self, "parameters_")
         if first:
             if classes is None:
                 raise InputError("classes must list all labels at the first call of partial_fit")
             self.classes_ = np.unique(classes)
         else:
-            self._check_unchanged()
+            check_unchanged(self)
             if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
                 raise InputError(f"classes must stay {self.classes_}, got {np.unique(classes)}")
         X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
@@ -206,15 +221,16 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(unknown):
             raise InputError(f"y holds labels {unknown} that are not in classes {self.classes_}")
         if first:
-            self.model_ = self._model(X.shape[1])
-            self._built_with = {name: getattr(self, name) for name in _OF_MODEL}
+            self.model_ = build_model(self, X.shape[1], len(self.classes_))
+            self._built_with = {name: getattr(self, name) for name in OF_MODEL}
             self.history_, self.n_iter_ = [], 0
         labels = np.searchsorted(self.classes_, y)
-        config = self._config(1, "constant", self._seed() + self.n_iter_)
-        trainer = Trainer(self.model_, config, X, labels, initial_parameters=None if first else self.parameters_)
-        if not first:
-            trainer.state.optimizer = self._optimizer_state
-        result = trainer.run()
+        config = training_config(self, 1, "constant", self._seed() + self.n_iter_)
+        with opened(self, self.model_) as running:
+            trainer = Trainer(running, config, X, labels, initial_parameters=None if first else self.parameters_)
+            if not first:
+                trainer.state.optimizer = self._optimizer_state
+            result = trainer.run()
         self.parameters_ = result.last_parameters
         self._optimizer_state = trainer.state.optimizer
         self.history_ = [*self.history_, *result.history]
@@ -267,9 +283,10 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "parameters_")
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        chosen = None if self.mode == "direct" else solver(self.solver)
+        chosen = None if self.mode == "direct" else chosen_solver(self)
         inputs = self.model_.prepare(X).astype(self.model_.dtype)
-        return predict(self.model_, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
+        with opened(self, self.model_) as running:
+            return predict(running, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to a `.safetensors` file, with a `.json` copy of its arguments for people.
@@ -296,50 +313,6 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return load_classifier(cls, path, template)
 
-    def _check_arguments(self) -> None:
-        """What no other part of the package checks under this class's names."""
-        if self.template is not None and not isinstance(self.template, CircuitTemplate):
-            raise InputError(f"template must be a CircuitTemplate, got {self.template!r}")
-        if self.template is not None:
-            self._check_beside_template()
-        if self.num_qubits is not None and (
-            not isinstance(self.num_qubits, int | np.integer)
-            or isinstance(self.num_qubits, bool)
-            or self.num_qubits < 1
-        ):
-            raise InputError(f"num_qubits must be an integer >= 1 or None, got {self.num_qubits!r}")
-        if self.bias != "auto" and not _is_number(self.bias):
-            raise InputError(f"bias must be a number or 'auto', got {self.bias!r}")
-        if not _is_number(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
-            raise InputError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
-        if self.on_failure not in ("raise", "warn", "accept"):
-            raise InputError(f"on_failure must be 'raise', 'warn' or 'accept', got {self.on_failure!r}")
-        if isinstance(self.random_state, int | np.integer) and self.random_state < 0:
-            raise InputError(f"random_state must be >= 0, got {self.random_state!r}")
-        if self.patience and not self.validation_fraction:
-            raise InputError(
-                f"patience {self.patience!r} needs samples to judge by: set validation_fraction, for example to 0.1"
-            )
-
-    def _check_beside_template(self) -> None:
-        defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
-        idle = [name for name in _OF_TEMPLATE if getattr(self, name) != defaults[name]]
-        if idle:
-            raise InputError(
-                f"template decides the circuit, so {self._shown(idle)} would have no effect: leave out either"
-            )
-
-    def _shown(self, names: list[str]) -> str:
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-
-    def _check_unchanged(self) -> None:
-        changed = [name for name in _OF_MODEL if getattr(self, name) != self._built_with[name]]
-        if changed:
-            raise InputError(
-                f"{self._shown(changed)} changed since this classifier was fitted, and "
-                "partial_fit continues with the model it has: call fit to train a new one"
-            )
-
     def _check_training_data(self, X: Any, y: Any) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -361,54 +334,3 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(self.random_state, int | np.integer):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
-
-    def _config(self, epochs: int, schedule: str, seed: int) -> TrainingConfig:
-        backward = self.backward if isinstance(self.backward, Backward) else Backward(self.backward)
-        return TrainingConfig(
-            mode=self.mode,
-            layers=self.layers,
-            warmup_steps=self.warmup_steps,
-            solver=solver(self.solver),
-            backward=backward,
-            start=self.start,
-            regularization=Regularization(self.regularization, self.regularization_strength),
-            epochs=epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            schedule=schedule,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            dropout=self.dropout,
-            patience=self.patience,
-            seed=seed,
-        )
-
-    def _model(self, num_features: int) -> QDEQModel:
-        classes = len(self.classes_)
-        if self.template is not None:
-            bias = template_bias(self.template, num_features, self.bias)
-            return QDEQModel(
-                self.template,
-                classes,
-                state_scale=0.5 if self.state_scale is None else self.state_scale,
-                bias=bias,
-                dtype=self.dtype,
-            )
-        paper = "paper" in (self.preset, self.ansatz)
-        num_qubits, bias = fitting_size(num_features, self.encoding, self.num_qubits, self.bias, paper=paper)
-        overrides = {"ansatz": self.ansatz, "readout": self.readout, "state_scale": self.state_scale}
-        return model_config(
-            self.preset,
-            num_features,
-            classes,
-            int(num_qubits),
-            encoding=self.encoding,
-            bias=bias,
-            dtype=self.dtype,
-            **{name: value for name, value in overrides.items() if value is not None},
-        ).build()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))

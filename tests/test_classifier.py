@@ -205,7 +205,7 @@ class TestPredictions:
         np.testing.assert_array_equal(quick().fit(given, labels).parameters_, plain.parameters_)
 
     def test_samples_without_an_equilibrium_are_reported_as_asked(self, iris):
-        model = quick(solver=solver("newton", tol=0.0, max_steps=1)).fit(*iris[:2])
+        model = quick().fit(*iris[:2]).set_params(solver=solver("newton", tol=0.0, max_steps=1))
         with pytest.warns(ConvergenceWarning, match="have no equilibrium"):
             model.predict(iris[2])
         with pytest.raises(ConvergenceError, match="50 of 50 samples"):
@@ -213,7 +213,7 @@ class TestPredictions:
         assert model.set_params(on_failure="accept").predict(iris[2]).shape == (50,)
 
     def test_warnings_point_at_the_line_of_the_caller(self, iris):
-        model = quick(solver=solver("newton", tol=0.0, max_steps=1)).fit(*iris[:2])
+        model = quick().fit(*iris[:2]).set_params(solver=solver("newton", tol=0.0, max_steps=1))
         calls = [lambda: model.predict(iris[2]), lambda: make_pipeline(model).predict_proba(iris[2])]
         for call in calls:
             with pytest.warns(ConvergenceWarning) as caught:

@@ -20,7 +20,7 @@ from qiskit_qdeq.evaluation import diagonal
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
-from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, ExactEvaluator
 from qiskit_qdeq.evaluation.quadratic import NewtonResult, RationalQuadratic
 from qiskit_qdeq.evaluation.threads import matmul, run_parts, split_columns
 from qiskit_qdeq.evaluation.vectors import LANES
@@ -29,7 +29,7 @@ from qiskit_qdeq.exceptions import InputError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class AmplitudeEvaluator:
+class AmplitudeEvaluator(ExactEvaluator):
     """m(x + P q; θ) for amplitude-encoded inputs.
 
     Args:
@@ -39,22 +39,12 @@ class AmplitudeEvaluator:
         injection: P (D, K).
     """
 
-    is_exact = True
-
     def __init__(self, program: GateProgram, states: Observables, readouts: Observables, injection: Array) -> None:
         self.program, self.states, self.readouts = program, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
         self.gram = self.injection.T @ self.injection
         #: Whether the passes of `diagonal` serve.
         self.is_diagonal = states.is_diagonal and readouts.is_diagonal
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Exact evaluators continue each other's runs."""
-        return {}
-
-    def start_step(self, step: int, total: int) -> None:
-        """Nothing changes over a training run."""
 
     def bind(self, weights: Array) -> BoundAmplitude:
         """Sweep U(θ) over the D input columns."""

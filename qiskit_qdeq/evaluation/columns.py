@@ -18,7 +18,7 @@ from qiskit_qdeq.evaluation.encodings import Encoding
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
-from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, ExactEvaluator
 from qiskit_qdeq.evaluation.threads import matmul
 from qiskit_qdeq.exceptions import InputError
 
@@ -28,7 +28,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _MATRIX_LIMIT = 64
 
 
-class ColumnEvaluator:
+class ColumnEvaluator(ExactEvaluator):
     """m(x + P q; θ) for an encoder that builds its states column by column.
 
     Args:
@@ -38,8 +38,6 @@ class ColumnEvaluator:
         readouts: the F readout observables.
         injection: P (D, K).
     """
-
-    is_exact = True
 
     def __init__(
         self,
@@ -51,14 +49,6 @@ class ColumnEvaluator:
     ) -> None:
         self.program, self.encoding, self.states, self.readouts = program, encoding, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Exact evaluators continue each other's runs."""
-        return {}
-
-    def start_step(self, step: int, total: int) -> None:
-        """Nothing changes over a training run."""
 
     def bind(self, weights: Array) -> BoundColumns:
         """Build the blocks of U(θ), and U itself where it is small."""

@@ -155,3 +155,17 @@ class Evaluator(Protocol):
 
     def bind(self, weights: Array) -> BoundEvaluator:
         """Fix the circuit parameters θ (p,)."""
+
+
+class ExactEvaluator:
+    """What all evaluators have in common that compute: nothing changes over a run, and each may continue another's."""
+
+    is_exact = True
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Nothing to tell apart."""
+        return {}
+
+    def start_step(self, step: int, total: int) -> None:
+        """Nothing to move."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from qiskit.circuit import ControlledGate
 from qiskit.primitives import BackendEstimatorV2, BaseEstimatorV2, StatevectorEstimator
 from qiskit.providers import BackendV2
@@ -22,6 +21,7 @@ from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, 
 from qiskit_qdeq.execution.modes import open_mode
 from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise, perfect_simulator
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.execution.seeding import SeededEstimator
 
 __all__ = ["Execution", "OpenEstimator", "build_estimator"]
 
@@ -222,25 +222,12 @@ def _runtime_options(execution: Execution) -> Any:
         raise InputError(f"options are refused by the Runtime estimator: {'; '.join(reasons)}") from None
 
 
-def _client_side(mode: Any, options: Any, seed: int | None) -> BaseEstimatorV2:
+def _client_side(mode: Any, options: Any, seed: int | None) -> Any:
     from qiskit_ibm_runtime.executor_estimator import Estimator
 
-    if seed is None:
-        return Estimator(mode=mode, options=options)
-
-    class FreshNoiseEstimator(Estimator):  # type: ignore[misc]
-        """Takes a new simulator seed for every run: a fixed one would repeat the same noise in every call."""
-
-        def reseed(self, seed: int) -> None:
-            self._seeds = np.random.default_rng(seed)
-
-        def run(self, pubs: Any, **arguments: Any) -> Any:
-            self.options.simulator.seed_simulator = int(self._seeds.integers(2**31))
-            return super().run(pubs, **arguments)
-
-    estimator = FreshNoiseEstimator(mode=mode, options=options)
-    estimator.reseed(seed)
-    return estimator
+    estimator = Estimator(mode=mode, options=options)
+    # a seed of its own would repeat the same noise in every call
+    return estimator if seed is None else SeededEstimator(estimator, seed)
 
 
 def _warn_ignored(options: Mapping[str, Any]) -> None:

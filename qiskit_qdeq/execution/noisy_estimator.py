@@ -92,8 +92,17 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
         return self._default_precision
 
     def reseed(self, seed: int | np.random.Generator | None) -> None:
-        """Restart the stream of random numbers, so that a resumed run continues as an uninterrupted one."""
-        self._generator = np.random.default_rng(seed)
+        """Start another stream of random numbers."""
+        self._seed, self._generator = seed, np.random.default_rng(seed)
+        self.restart(0)
+
+    def restart(self, position: int) -> None:
+        """Begin the stream of `position`, such as a training step: a resumed run continues as an uninterrupted one.
+
+        No effect without an integer seed.
+        """
+        if isinstance(self._seed, int | np.integer):
+            self._generator = np.random.default_rng([int(self._seed), position])
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> PrimitiveJob[Any]:
         """Estimate the expectation values of each PUB (circuit, observables, parameter values, precision).

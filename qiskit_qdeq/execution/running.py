@@ -1,0 +1,56 @@
+"""A model whose circuits are executed as described: the one argument between exact simulation and a device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from qiskit.primitives import BaseEstimatorV2
+from qiskit.providers import BackendV2
+
+from qiskit_qdeq.evaluation.sampling import Sampling
+from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.estimators import build_estimator
+from qiskit_qdeq.model import QDEQModel
+
+
+@contextlib.contextmanager
+def executed(
+    model: QDEQModel,
+    execution: Execution,
+    *,
+    sampling: Sampling | None = None,
+    backend: BackendV2 | None = None,
+    estimator: BaseEstimatorV2 | None = None,
+) -> Iterator[QDEQModel]:
+    """`model` with its circuits run as `execution` says; sessions and batches are closed at the end, whatever happens.
+
+    Args:
+        model: any model; its parameters serve the result and back.
+        execution: backend, shots, noise, mode and mitigation.
+        sampling: shots or precision per purpose where they differ, and the weight gradient's estimator.
+        backend: a backend object, with `Execution("given")`.
+        estimator: an estimator object, with `Execution("given")`.
+
+    Raises:
+        InputError: if the description cannot be followed; see `build_estimator` and `QDEQModel.measured`.
+
+    >>> from qiskit_qdeq import model_config
+    >>> model = model_config("default", 4, 2, 2).build()
+    >>> with executed(model, Execution("aer", shots=100, seed=0)) as measured:
+    ...     measured.evaluator.is_exact
+    False
+    """
+    amount = execution.shots if execution.shots is not None else execution.precision
+    chosen = sampling or Sampling()
+    if chosen.forward is None and amount is not None:
+        chosen = replace(chosen, forward=amount)
+    with build_estimator(execution, model.template.num_qubits, backend=backend, estimator=estimator) as opened:
+        yield model.measured(
+            opened.estimator,
+            sampling=chosen,
+            seed=execution.seed or 0,
+            backend=opened.backend,
+            pass_manager=opened.pass_manager,
+        )
