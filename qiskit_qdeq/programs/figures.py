@@ -11,8 +11,8 @@ from qiskit_qdeq.equilibrium.solvers import solver
 from qiskit_qdeq.exceptions import MissingExtraError
 from qiskit_qdeq.inference import predict
 from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.training.callbacks import TrainingResult
 from qiskit_qdeq.training.config import TrainingConfig
-from qiskit_qdeq.training.trainer import TrainingResult
 from qiskit_qdeq.visualization import (
     plot_circuit,
     plot_confusion,

@@ -26,11 +26,12 @@ from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, 
 from qiskit_qdeq.programs.folder import CHECKPOINT, METRICS, earlier_run, new_run, remove_results, remove_run
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
 from qiskit_qdeq.programs.stopping import stopping
+from qiskit_qdeq.training.callbacks import TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, has_checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.state import versions
-from qiskit_qdeq.training.trainer import Trainer, TrainingResult
+from qiskit_qdeq.training.trainer import Trainer
 
 
 def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str], None] = print) -> dict[str, Any]:
