@@ -33,6 +33,7 @@ def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentPar
     for item in dataclasses.fields(kind):
         details = dict(item.metadata)
         text = details.pop("help").replace("%", "%%")
+        details["choices"] = details.pop("accepts", details.get("choices"))
         if details.pop("positional", False):
             result.add_argument(item.name, help=text, **details)
         elif item.default is False:
@@ -108,6 +109,20 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     raise InputError(f"{name} must be {' or '.join(wanted.get(k, 'a list of integers') for k in kinds)}, got {value!r}")
 
 
+def with_execution_mode(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with `mode` job, batch or session as `execution_mode`, as the command line takes it.
+
+    Raises:
+        InputError: if both are given and differ.
+    """
+    mode = values.get("mode") if isinstance(values, Mapping) else None
+    if not isinstance(mode, str) or mode not in EXECUTION_MODES:
+        return values
+    if values.get("execution_mode") not in (None, mode):
+        raise InputError(f"mode {mode!r} and execution_mode {values['execution_mode']!r} differ: give one of them")
+    return {**{name: value for name, value in values.items() if name != "mode"}, "execution_mode": mode}
+
+
 def class_list(text: str) -> tuple[int, ...]:
     """ "0,3,6-9" -> (0, 3, 6, 7, 8, 9), "all" -> (0, ..., 9)."""
     if text == "all":
@@ -124,6 +139,9 @@ def class_list(text: str) -> tuple[int, ...]:
     return tuple(result)
 
 
+EXECUTION_MODES = ("job", "batch", "session")
+
+
 @dataclass(frozen=True)
 class DataArguments:
     """Which samples."""
@@ -138,15 +156,50 @@ class DataArguments:
     limit: int | None = option(None, "keep at most this many samples in each part", type=int)
 
 
+class _Mode(argparse.Action):
+    """`--mode` says two things: how the model computes, and how jobs reach a device."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, "execution_mode" if values in EXECUTION_MODES else "mode", values)
+
+
 @dataclass(frozen=True)
-class TrainArguments(DataArguments):
+class ExecutionArguments:
+    """Where circuits run and how often; all but `backend` mean something only where circuits run at all."""
+
+    backend: str = option(
+        "exact", "exact (linear algebra), statevector, aer, fake:NAME or ibm:NAME (account saved or in the environment)"
+    )
+    shots: int | None = option(None, "executions per circuit; default: exact on simulators, 4096 on devices", type=int)
+    precision: float | None = option(None, "standard error instead of --shots", type=float)
+    noise: str | None = option(None, "of backend aer: rates ONE_QUBIT,TWO_QUBIT,READOUT or fake:NAME")
+    execution_mode: str | None = option(None, "jobs to a device: default job", choices=EXECUTION_MODES)
+    resilience_level: int | None = option(
+        None, "error mitigation by the Runtime estimator; turns it on for fake:NAME; default for ibm:NAME: 1", type=int
+    )
+    runtime_options: str | None = option(None, "more options of the Runtime estimator, as JSON")
+    optimization_level: int | None = option(None, "of the transpiler, 0 to 3", type=int)
+    max_time: int | None = option(None, "seconds after which a batch or session ends", type=int)
+
+
+@dataclass(frozen=True)
+class TrainArguments(DataArguments, ExecutionArguments):
     """Options of `train`; None is the preset's own value."""
 
     preset: str = option("default", "model and training recipe", choices=("default", "paper"))
-    mode: str = option("implicit", "equilibrium or explicit layers", choices=("implicit", "direct"))
+    mode: str = option(
+        "implicit",
+        "implicit or direct: equilibrium or explicit layers; job, batch or session are taken as --execution-mode",
+        choices=("implicit", "direct"),
+        accepts=("implicit", "direct", *EXECUTION_MODES),
+        action=_Mode,
+    )
     layers: int = option(1, "layers of direct mode, of warm-up and of start 'direct'", type=int)
     warmup: int = option(0, "steps trained in direct mode first", type=int)
-    solver: str | None = option(None, "newton, broyden, anderson, picard or scipy:<method of scipy.optimize.root>")
+    solver: str | None = option(
+        None,
+        "newton, broyden, anderson, picard, probe (measures the whole map) or scipy:<method of scipy.optimize.root>",
+    )
     tol: float | None = option(None, "residual at which a sample has converged", type=float)
     max_steps: int | None = option(None, "solver steps after which a sample is given up", type=int)
     backward: str | None = option(None, "exact, neumann, jfb, shine, broyden, anderson or gmres")
@@ -158,6 +211,12 @@ class TrainArguments(DataArguments):
     state_scale: float | None = option(None, "factor of the state fed back", type=float)
     regularization: str | None = option(None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson"))
     regularization_strength: float | None = option(None, "its strength", type=float)
+    jacobian_shots: int | None = option(None, "for shifted encoder angles, default: --shots", type=int)
+    gradient_shots: int | None = option(None, "for shifted weights, default: --shots", type=int)
+    shots_growth: float | None = option(None, "shots of the last step over shots of the first, default 1", type=float)
+    gradient_method: str | None = option(None, "weight gradient from shots", choices=("shift", "random", "spsa"))
+    gradient_circuits: int | None = option(None, "circuits per sample of random and spsa", type=int)
+    init_from: str | None = option(None, "start from the parameters of this run's folder or checkpoint file")
     epochs: int | None = option(
         None,
         "passes over the samples; --resume takes more at schedule constant",
@@ -182,8 +241,11 @@ class TrainArguments(DataArguments):
 
 
 @dataclass(frozen=True)
-class EvaluateArguments:
+class EvaluateArguments(ExecutionArguments):
     """Options of `evaluate`; None is what the run was trained with."""
+
+    mode: str | None = option(None, "the same as --execution-mode", choices=EXECUTION_MODES)
+    seed: int = option(0, "of simulated shots", type=int)
 
     directory: str = option("", "folder of a run, or its checkpoint file", positional=True, metavar="DIR")
     data: str | None = option(None, "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))

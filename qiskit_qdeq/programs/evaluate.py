@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.presets import ModelConfig
-from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser
+from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser, with_execution_mode
 from qiskit_qdeq.programs.folder import CHECKPOINT
+from qiskit_qdeq.programs.recipes import measured_solver
+from qiskit_qdeq.programs.running import running
+from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.train import write_json
-from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint
+from qiskit_qdeq.training.checkpoint import load_checkpoint
 
 
 def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         CheckpointError: for a damaged or foreign checkpoint.
         InputError: for arguments or data that do not fit it.
     """
-    options = from_mapping(EvaluateArguments, arguments)
+    options = from_mapping(EvaluateArguments, with_execution_mode(arguments))
     if not options.directory:
         raise InputError("directory must name the folder of a run or its checkpoint file")
     path = Path(options.directory)
@@ -41,7 +42,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     model, parameters = load_model(checkpoint)
     try:
         notes, training = _DataNotes(**checkpoint.document["notes"]["data"]), checkpoint.document["training"]
-        chosen, layers = _solver(options, training), training["layers"]
+        chosen, layers = _solver(options, training, model), training["layers"]
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"Checkpoint '{checkpoint.path}' does not describe a run: {error}") from error
     split = load_split(
@@ -53,7 +54,8 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     )
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
-    found = evaluate(model, parameters, inputs, labels, chosen, layers=layers)
+    with running(model, options, options.seed) as executed:
+        found = evaluate(executed, parameters, inputs, labels, chosen, layers=layers)
     metrics = {
         "accuracy": found.accuracy,
         "loss": found.loss,
@@ -62,6 +64,10 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         "unconverged": found.unconverged,
         "mean_steps": found.mean_steps,
         "samples": len(inputs),
+        "backend": options.backend,
+        "circuits": found.cost.circuits,
+        "shots": found.cost.shots,
+        "jobs": found.cost.jobs,
         "data": split.name,
         "split": options.split,
         "checkpoint": str(checkpoint.path),
@@ -74,25 +80,6 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
             f"residual median {found.residual:.1e}, not converged {found.unconverged:.1%}"
         )
     return metrics
-
-
-def load_model(checkpoint: Checkpoint) -> tuple[QDEQModel, np.ndarray[Any, np.dtype[Any]]]:
-    """The model a training run's checkpoint describes, and its best parameters.
-
-    Raises:
-        CheckpointError: if the checkpoint is not of a run of `train`.
-    """
-    try:
-        config = ModelConfig(**checkpoint.document["notes"]["model"])
-        parameters = checkpoint.arrays["best_parameters"]
-        model = config.build()
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"Checkpoint '{checkpoint.path}' does not describe a model: {error}") from error
-    if parameters.shape != (model.num_parameters,):
-        raise CheckpointError(
-            f"Checkpoint '{checkpoint.path}': {parameters.shape} parameters, its model has {model.num_parameters}"
-        )
-    return model, parameters
 
 
 def command(words: Sequence[str] | None = None) -> int:
@@ -120,8 +107,11 @@ def _data_dir(options: EvaluateArguments, notes: _DataNotes) -> str | None:
     return notes.data_dir if isinstance(notes.data_dir, str) and os.path.exists(notes.data_dir) else None
 
 
-def _solver(options: EvaluateArguments, training: dict[str, Any]) -> Solver | None:
-    """The run's own forward solver, or the one asked for; None in direct mode."""
+def _solver(options: EvaluateArguments, training: dict[str, Any], model: QDEQModel) -> Solver | None:
+    """The run's own forward solver, or the one asked for; None in direct mode.
+
+    Newton of a run trained exactly would measure a Jacobian at every step, so what needs fewer circuits takes its place.
+    """
     if training["mode"] == "direct":
         for name in ("solver", "tol"):
             if getattr(options, name) is not None:
@@ -131,8 +121,12 @@ def _solver(options: EvaluateArguments, training: dict[str, Any]) -> Solver | No
     name = stored.pop("name")
     if name == "scipy":
         name = f"scipy:{stored.pop('method')}"
-    if options.solver is not None and options.solver != name:
-        name, stored = options.solver, {"tol": stored["tol"], "rtol": stored["rtol"]}
+    wanted = options.solver
+    if wanted is None and options.backend != "exact" and name == "newton":
+        encoding = "amplitude" if isinstance(model.template.encoder, AmplitudeEncoder) else "other"
+        wanted = measured_solver(encoding, model.state_scale)
+    if wanted is not None and wanted != name:
+        name, stored = wanted, {"tol": stored["tol"], "rtol": stored["rtol"]}
     if options.tol is not None:
         stored["tol"] = options.tol
     found: Solver = solver(name, **stored)

@@ -54,6 +54,16 @@ _DEFAULT: dict[str, Any] = {
 }
 # Without a closed form a Jacobian costs K sweeps of the batch, which is what makes Newton slow at many qubits.
 _NEWTON_QUBITS = 6
+# What shots allow: no tolerance below their noise, no second derivatives, and epochs that cost circuits.
+_MEASURED: dict[str, Any] = {
+    "rtol": 0.0,
+    "backward": "exact",
+    "backward_tol": 1e-8,
+    "regularization": "none",
+    "regularization_strength": 0.0,
+    "epochs": 3,
+    "batch_size": 16,
+}
 # The image sets have 50 to 100 times the samples of the digits.
 _DEFAULT_IMAGES: dict[str, Any] = {**_DEFAULT, "epochs": 30, "batch_size": 256}
 
@@ -77,6 +87,9 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
     recipe = dict(_PAPER if arguments.preset == "paper" else default)
     if arguments.encoding == "angle" and arguments.num_qubits > _NEWTON_QUBITS and arguments.preset == "default":
         recipe["solver"] = "broyden"
+    if arguments.backend != "exact":
+        recipe |= _MEASURED
+        recipe["solver"] = measured_solver(arguments.encoding, arguments.state_scale)
     for name in recipe:
         if getattr(arguments, name, None) is not None:
             recipe[name] = getattr(arguments, name)
@@ -106,6 +119,11 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
             )
         },
     )
+
+
+def measured_solver(encoding: str, state_scale: float | None) -> str:
+    """The solver that takes the fewest circuits."""
+    return "probe" if encoding == "amplitude" and state_scale != 0 else "broyden"
 
 
 def _backward_of(recipe: dict[str, Any]) -> Backward:

@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qdeq.data import DataSplit, load_split
-from qiskit_qdeq.exceptions import CheckpointError
+from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, parser
+from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, parser, with_execution_mode
 from qiskit_qdeq.programs.folder import CHECKPOINT, METRICS, earlier_run, new_run, remove_results, remove_run
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
+from qiskit_qdeq.programs.running import running
 from qiskit_qdeq.programs.stopping import stopping
+from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.training.callbacks import TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, has_checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.identity import circuit_digest
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.state import versions
 from qiskit_qdeq.training.trainer import Trainer
@@ -50,7 +53,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         QDEQError: for a run that cannot go on; its checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint of the last step is written.
     """
-    values = {} if arguments is None else arguments
+    values = with_execution_mode({} if arguments is None else arguments)
     options = _with_whole_path(from_mapping(TrainArguments, values))
     with ExitStack() as stack:
         earlier = None
@@ -71,8 +74,9 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         if not options.resume:
             folder = stack.enter_context(new_run(options))
         bar = stack.enter_context(ProgressBar(not options.quiet))
+        executed = stack.enter_context(running(model, options, options.seed))
         trainer = Trainer(
-            model,
+            executed,
             config,
             split.x_train,
             split.y_train,
@@ -81,6 +85,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             callbacks=[bar],
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=options.checkpoint_every,
+            initial_parameters=_initial(options, model),
             notes={
                 "data": _data_notes(options, split),
                 "model": model_config.as_dict(),
@@ -95,7 +100,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             remove_run(folder)
         try:
             result, seconds = _trained(trainer)
-            metrics = _metrics(options, split, model, config, result)
+            metrics = _metrics(options, split, executed, config, result)
             metrics |= {
                 "train_seconds": seconds,
                 "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
@@ -121,6 +126,19 @@ def command(words: Sequence[str] | None = None) -> int:
     options = parser(TrainArguments, "qiskit_qdeq train", "Train and evaluate a QDEQ on a data set.")
     main(given(options, TrainArguments, words))
     return 0
+
+
+def _initial(options: TrainArguments, model: QDEQModel) -> Any:
+    """The parameters to start from, None for random ones."""
+    if options.init_from is None:
+        return None
+    path = Path(options.init_from)
+    other, parameters = load_model(load_latest(path / CHECKPOINT if path.is_dir() else path))
+    if circuit_digest(other) != circuit_digest(model):
+        raise InputError(
+            f"--init-from {options.init_from}: its model is {other!r}, this run's is {model!r}; they must be the same"
+        )
+    return parameters
 
 
 def _trained(trainer: Trainer) -> tuple[TrainingResult, float]:
@@ -183,6 +201,9 @@ def _metrics(
 ) -> dict[str, Any]:
     solver = None if config.mode == "direct" else config.solver
     parts: dict[str, Any] = {}
+    spent = dict.fromkeys(("circuits", "shots", "jobs"), 0)
+    for name in spent:
+        spent[name] = int(sum(record.get(name, 0) for record in result.history))
     for part in ("valid", "test"):
         inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
         found = evaluate(model, result.parameters, inputs, getattr(split, f"y_{part}"), solver, layers=config.layers)
@@ -194,6 +215,8 @@ def _metrics(
             f"{part}_unconverged": found.unconverged,
             f"{part}_samples": len(inputs),
         }
+        for name in spent:
+            spent[name] += getattr(found.cost, name)
     return {
         **parts,
         "train_accuracy": result.history[-1]["accuracy"],
@@ -201,9 +224,9 @@ def _metrics(
         "num_parameters": model.num_parameters,
         "depth": model.template.depth,
         "two_qubit_gates": model.template.two_qubit_gates,
-        # exact evaluation runs no circuit and takes no shot
-        "circuits": 0,
-        "shots": 0,
+        # of training and evaluation together; exact evaluation runs no circuit and takes no shot
+        **spent,
+        "execution": model.evaluator.description,
         "steps": result.steps,
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
@@ -232,7 +255,17 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         f"({metrics['num_weights']} in the circuit)",
         f"circuit         {metrics['model']['num_qubits']} qubits, depth {metrics['depth']}, "
         f"{metrics['two_qubit_gates']} two-qubit gates",
+        *_spent(metrics),
         f"written to      {folder}{os.sep}",
+    ]
+
+
+def _spent(metrics: dict[str, Any]) -> list[str]:
+    if not metrics["execution"]:
+        return []
+    return [
+        f"executed        {metrics['circuits']:,} circuits, {metrics['shots']:,} shots in {metrics['jobs']:,} jobs on "
+        f"{metrics['arguments']['backend']}"
     ]
 
 

@@ -1,0 +1,101 @@
+"""From the programs' arguments to a model whose circuits run where they say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from contextlib import AbstractContextManager
+from typing import Any
+
+from qiskit_qdeq.evaluation.sampling import Sampling
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.running import executed
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.programs.arguments import ExecutionArguments, TrainArguments
+
+_OF_EXECUTION = (
+    "shots",
+    "precision",
+    "noise",
+    "execution_mode",
+    "resilience_level",
+    "runtime_options",
+    "optimization_level",
+    "max_time",
+)
+_OF_SAMPLING = ("jacobian_shots", "gradient_shots", "shots_growth", "gradient_method", "gradient_circuits")
+
+
+def running(model: QDEQModel, options: ExecutionArguments, seed: int) -> AbstractContextManager[QDEQModel]:
+    """`model` with its circuits run as the options say, until the context ends.
+
+    Raises:
+        InputError: for options that contradict each other, have no effect, or that the backend refuses.
+    """
+    if options.backend == "exact":
+        refuse_without_circuits(options)
+        return contextlib.nullcontext(model)
+    return executed(model, execution_of(options, seed), sampling=_sampling_of(options))
+
+
+def refuse_without_circuits(options: ExecutionArguments) -> None:
+    """Refuse options about circuits where none run.
+
+    Raises:
+        InputError: naming them.
+    """
+    names = [name for name in (*_OF_EXECUTION, *_OF_SAMPLING) if getattr(options, name, None) is not None]
+    if names:
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise InputError(
+            f"{shown} cannot have an effect with --backend exact, which runs no circuits: add --backend aer, fake:NAME, "
+            "ibm:NAME or statevector"
+        )
+
+
+def execution_of(options: ExecutionArguments, seed: int) -> Execution:
+    """Where circuits run.
+
+    Raises:
+        InputError: see `Execution`.
+    """
+    return Execution(
+        options.backend,
+        shots=options.shots,
+        precision=options.precision,
+        noise=options.noise or "",
+        mode=options.execution_mode or "job",
+        resilience_level=options.resilience_level,
+        options=_parsed(options.runtime_options),
+        optimization_level=options.optimization_level,
+        seed=seed,
+        max_time=options.max_time,
+    )
+
+
+def _sampling_of(options: ExecutionArguments) -> Sampling | None:
+    if not isinstance(options, TrainArguments):
+        return None
+    amount = options.shots if options.shots is not None else options.precision
+    given: dict[str, Any] = {
+        "forward": amount,
+        "jacobian": options.jacobian_shots,
+        "gradient": options.gradient_shots,
+        "growth": options.shots_growth,
+        "gradient_method": options.gradient_method,
+        "gradient_circuits": options.gradient_circuits,
+    }
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"runtime_options must be JSON, got {text!r}: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f'runtime_options must be a JSON object such as {{"twirling": {{...}}}}, got {text!r}')
+    return values
