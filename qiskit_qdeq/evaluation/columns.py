@@ -2,8 +2,9 @@
 
     φ_b = U S(u_b)|0>,  m_j = <φ|M_j|φ>,  ∂m_j/∂t = 2 Re <φ|M_j U ∂_t S|0>,
 
-and the gradient of any scalar needs one adjoint pass with cotangent columns y_b = Σ_j c_bj M_j φ_b. Where 2**n is small
-U is a matrix and every step one real matrix product, and the batch collapses to Λ = Σ_b y_b E_b† before that pass.
+and the gradient of any scalar needs one adjoint pass with cotangent columns y_b = Σ_j c_bj M_j φ_b. Where the encoder
+reaches few basis states, V = U on those is a matrix, every step one real matrix product, and the batch collapses to
+Λ = Σ_b y_b E_b† before that pass.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Largest 2**n for which U is held as a matrix: beyond it, sweeping the columns takes fewer operations.
-_MATRIX_LIMIT = 64
+#: Most basis states for which V is held as a matrix: beyond it, sweeping the columns takes fewer operations.
+_MATRIX_LIMIT = 128
 
 
 class ColumnEvaluator(ExactEvaluator):
@@ -50,8 +51,17 @@ class ColumnEvaluator(ExactEvaluator):
         self.program, self.encoding, self.states, self.readouts = program, encoding, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
 
+    def embedded(self, columns: Array) -> Array:
+        """States (2, 2**n, C) of planar columns (2, 2**live, C) in the encoder's basis."""
+        rows, phases = self.encoding.basis
+        re, im = (np.ascontiguousarray(part, dtype=columns.dtype)[:, None] for part in (phases.real, phases.imag))
+        states = np.zeros((2, self.program.dim, columns.shape[2]), dtype=columns.dtype)
+        states[0, rows] = re * columns[0] - im * columns[1]
+        states[1, rows] = re * columns[1] + im * columns[0]
+        return states
+
     def bind(self, weights: Array) -> BoundColumns:
-        """Build the blocks of U(θ), and U itself where it is small."""
+        """Build the blocks of U(θ)."""
         return BoundColumns(self, self.program.bind(weights))
 
 
@@ -62,44 +72,63 @@ class BoundColumns:
         self.evaluator, self.program = evaluator, program
 
     @cached_property
-    def unitary(self) -> Array | None:
-        """U(θ), planar (2, 2**n, 2**n), where it is small enough to be worth holding."""
-        dim = self.evaluator.program.dim
-        if dim > _MATRIX_LIMIT:
+    def matrix(self) -> Array | None:
+        """V = U(θ) on the encoder's basis, planar (2, 2**n, 2**live), where it is small enough to be worth holding."""
+        size = len(self.evaluator.encoding.basis[0])
+        if size > _MATRIX_LIMIT:
             return None
-        columns = np.zeros((2, dim, dim), dtype=self.evaluator.program.dtype)
-        np.fill_diagonal(columns[0], 1.0)
-        return self.program.apply(columns)
+        unit = np.zeros((2, size, size), dtype=self.evaluator.program.dtype)
+        np.fill_diagonal(unit[0], 1.0)
+        return self.program.apply(self.evaluator.embedded(unit))
 
     @cached_property
-    def _real_unitary(self) -> Array:
-        assert self.unitary is not None
-        re, im = self.unitary
+    def _real_matrix(self) -> Array:
+        """V as a real matrix that planar columns (or, if all are real, their real parts) are multiplied with."""
+        assert self.matrix is not None
+        re, im = self.matrix
+        if self.evaluator.encoding.is_real:
+            return self.matrix.reshape(-1, re.shape[1])
         return np.block([[re, -im], [im, re]])
 
     def apply(self, columns: Array) -> Array:
-        """U times planar columns (2, 2**n, C)."""
-        if self.unitary is None:
-            return self.program.apply(columns.copy())
-        product = matmul(self._real_unitary, columns.reshape(len(self._real_unitary), columns.shape[2]))
-        return product.reshape(columns.shape)
+        """U times the states of planar columns (2, 2**live, C) in the encoder's basis: (2, 2**n, C)."""
+        if self.matrix is None:
+            return self.program.apply(self.evaluator.embedded(columns))
+        parts = columns[0] if self.evaluator.encoding.is_real else columns.reshape(-1, columns.shape[2])
+        product = matmul(self._real_matrix, parts)
+        return product.reshape(2, -1, columns.shape[2])
+
+    def unapply(self, columns: Array) -> Array:
+        """V† times planar columns (2, 2**n, C): (2, 2**live, C)."""
+        assert self.matrix is not None
+        product = matmul(self._real_matrix.T, columns.reshape(-1, columns.shape[2]))
+        if self.evaluator.encoding.is_real:
+            return product[None]
+        return product.reshape(2, -1, columns.shape[2])
 
     def pull_back(self, encoded: Array, outputs: Array, cotangents: Array) -> Array:
-        """∂L/∂θ for columns (2, 2**n, C) before and after U, and dL = 2 Re <cotangents, d outputs>."""
-        if self.unitary is None:
+        """∂L/∂θ for columns before (2, 2**live, C) and after U (2, 2**n, C), and dL = 2 Re <cotangents, d outputs>."""
+        if self.matrix is None:
             return self.program.pull_back(outputs.copy(), cotangents)
         re, im = cotangents
-        total = np.stack([re @ encoded[0].T + im @ encoded[1].T, im @ encoded[0].T - re @ encoded[1].T])
-        return self.program.pull_back(self.unitary.copy(), total)
+        if self.evaluator.encoding.is_real:
+            total = matmul(cotangents.reshape(-1, cotangents.shape[2]), encoded[0].T).reshape(self.matrix.shape)
+        else:
+            total = np.stack([re @ encoded[0].T + im @ encoded[1].T, im @ encoded[0].T - re @ encoded[1].T])
+        return self.program.pull_back(self.matrix.copy(), total)
 
     def map(self, inputs: Array, expect: Sequence[str] = ()) -> ColumnMap:
         """The map of samples (B, D)."""
+        return ColumnMap(self, self.checked(inputs))
+
+    def checked(self, inputs: Array) -> Array:
+        """Samples in the evaluator's precision; InputError if they are not (B, D)."""
         width = len(self.evaluator.injection)
         if np.ndim(inputs) != 2 or np.shape(inputs)[1] != width:
             raise InputError(
                 f"inputs must have shape (samples, {width}), got {np.shape(inputs)}; `model.prepare(x)` makes them from data"
             )
-        return ColumnMap(self, np.ascontiguousarray(inputs, dtype=self.evaluator.program.dtype))
+        return np.ascontiguousarray(inputs, dtype=self.evaluator.program.dtype)
 
 
 class ColumnMap:
@@ -114,25 +143,28 @@ class ColumnMap:
 
     def values(self, state: Array, rows: Array) -> Evaluation:
         """m at `state` (b, K) for the samples `rows`."""
-        return Evaluation(ColumnPoint(self.bound, self._moved(state, rows), state).values)
+        return Evaluation(ColumnPoint(self.bound, self.moved(state, rows), state).values)
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""
-        point = ColumnPoint(self.bound, self._moved(state, rows), state)
+        point = ColumnPoint(self.bound, self.moved(state, rows), state)
         jacobian = point.jacobian
         return Evaluation(point.values), jacobian
 
     def at(self, state: Array) -> ColumnPoint:
         """The whole minibatch at `state` (B, K)."""
-        return ColumnPoint(self.bound, self._moved(state, slice(None)), state)
+        return ColumnPoint(self.bound, self.moved(state, slice(None)), state)
 
-    def _moved(self, state: Array, rows: Array | slice) -> Array:
+    def moved(self, state: Array, rows: Array | slice) -> Array:
+        """u = x + P q of the samples `rows`."""
         moved: Array = self.inputs[rows] + state @ self.bound.evaluator.injection.T
         return moved.astype(self.inputs.dtype, copy=False)
 
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
         """∂L/∂θ of the sum of the terms, in one adjoint pass over all their columns."""
-        parts = [part for term in terms for part in _columns_of(term)]
+        parts = [part for term in terms for part in columns_of(term)]
+        if len(parts) == 1:
+            return self.bound.pull_back(*parts[0])
         encoded, outputs, cotangents = (np.concatenate(column, axis=2) for column in zip(*parts, strict=True))
         return self.bound.pull_back(encoded, outputs, cotangents)
 
@@ -146,10 +178,11 @@ class ColumnPoint:
         self._outputs: Array | None = None
 
     def _along(self, directions: Array) -> tuple[Array, Array]:
-        """Encoded columns and outputs for the states and the given directions, (2, 2**n, 1 + R, B) each."""
+        """Encoded columns (2, 2**live, 1 + R, B) and outputs (2, 2**n, 1 + R, B): the states and the given directions."""
         encoded = self.bound.evaluator.encoding.columns(self.inputs, directions)
         flat = encoded.reshape(2, encoded.shape[1], encoded.shape[2] * encoded.shape[3])
-        return encoded, self.bound.apply(flat).reshape(encoded.shape)
+        outputs = self.bound.apply(flat)
+        return encoded, outputs.reshape(*outputs.shape[:2], *encoded.shape[2:])
 
     def _injected(self) -> tuple[Array, Array]:
         """Columns along the K directions of the injection; they serve J and the readout's pull-back."""
@@ -163,7 +196,7 @@ class ColumnPoint:
 
     @property
     def encoded(self) -> Array:
-        """S(u)|0>, planar (2, 2**n, B)."""
+        """S(u)|0> in the encoder's basis, planar (2, 2**live, B)."""
         if self._encoded is None:
             nothing = np.empty((len(self.inputs), 0, self.inputs.shape[1]), dtype=self.inputs.dtype)
             self._encoded, self._outputs = self._along(nothing)
@@ -207,9 +240,12 @@ class ColumnPoint:
 
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
-        tangents = self._injected()[1][:, :, 1:]
         weighted = self.bound.evaluator.readouts.weighted(self.outputs, np.ascontiguousarray(cotangent.T))
-        return 2 * np.einsum("xnb,xnkb->bk", weighted, tangents)
+        return 2 * np.einsum("xnb,xnkb->bk", weighted, self._injected()[1][:, :, 1:])
+
+    def state_weights(self, term: Cotangent) -> tuple[Array | None, Array | None]:
+        """∂L/∂m (B, K) and ∂L/∂h (B, F) of a term."""
+        return term.values, term.features
 
     def implicit_term(self, cotangent: Array) -> Cotangent:
         """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part."""
@@ -217,16 +253,18 @@ class ColumnPoint:
         return Cotangent(self, values=adjoint, features=cotangent)
 
 
-def _columns_of(term: Cotangent) -> list[tuple[Array, Array, Array]]:
+def columns_of(term: Cotangent) -> list[tuple[Array, Array, Array]]:
     """The (encoded, output, cotangent) columns of one term: the states, and the tangents if it has directions."""
     point: ColumnPoint = term.point  # type: ignore[assignment]
     evaluator = point.bound.evaluator
     outputs = point.outputs
-    total = np.zeros_like(outputs)
-    if term.values is not None:
-        total += evaluator.states.weighted(outputs, np.ascontiguousarray(term.values.T))
-    if term.features is not None:
-        total += evaluator.readouts.weighted(outputs, np.ascontiguousarray(term.features.T))
+    total: Array | None = None
+    for observables, weights in zip((evaluator.states, evaluator.readouts), point.state_weights(term), strict=True):
+        if weights is not None:
+            columns = observables.weighted(outputs, np.ascontiguousarray(weights.T))
+            total = columns if total is None else total + columns
+    if total is None:
+        total = np.zeros_like(outputs)
     if term.directions is None:
         return [(point.encoded, outputs, total)]
     assert term.slopes is not None

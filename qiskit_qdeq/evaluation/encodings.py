@@ -2,7 +2,8 @@
 
 `ProductEncoding` serves encoders made of single-qubit rotations (a Kronecker product of n one-qubit states and its
 Leibniz rule); `CircuitEncoding` serves any circuit, with the angles of every gate per sample. Both return planar
-columns (2, 2**n, 1 + R, B): the states first, then the derivatives along R directions T of the inputs (B, R, D).
+columns (2, 2**live, 1 + R, B): the states first, then the derivatives along R directions T of the inputs (B, R, D), on the
+basis states an encoder can reach, which may be fewer than 2**n.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
+from qiskit_qdeq.evaluation.bloch import ProductLayout
+from qiskit_qdeq.evaluation.bloch_kernels import ORDERED_JIT, sine_cosine
 from qiskit_qdeq.evaluation.expressions import AngleMap
 from qiskit_qdeq.evaluation.jit import JIT
 from qiskit_qdeq.evaluation.program import GateTable, primitive_gates
@@ -28,25 +31,46 @@ _LANES = 16
 class Encoding(Protocol):
     """Builds encoded columns of a batch."""
 
+    @property
+    def is_real(self) -> bool:
+        """Whether the imaginary parts of all columns are zero."""
+
+    @property
+    def basis(self) -> tuple[Array, Array]:
+        """The states that the columns' entries multiply: numbers of basis states (2**live,), and phases to multiply them with."""
+
     def columns(self, inputs: Array, directions: Array) -> Array:
-        """S(u)|0> and its derivatives along `directions` (B, R, D): (2, 2**n, 1 + R, B)."""
+        """S(u)|0> and its derivatives along `directions` (B, R, D): (2, 2**live, 1 + R, B)."""
 
 
 class ProductEncoding:
-    """Rotations R_axis(u_i) on wires, applied in order of i to |0>."""
+    """Rotations R_axis(u_i) on wires, applied in order of i to |0>, on the basis of `ProductLayout`."""
 
-    def __init__(self, axes: Array, wires: Array, num_qubits: int) -> None:
-        self._axes = np.asarray(axes, dtype=np.int64)
-        self._qubits = num_qubits - 1 - np.asarray(wires, dtype=np.int64)
-        self._num_qubits = num_qubits
+    def __init__(self, layout: ProductLayout) -> None:
+        self.layout = layout
+        #: In a wire's basis |0>, -i|1> a rotation about x is one about y: the columns stay real.
+        self._axes = np.where(np.repeat(layout.turned, np.diff(layout.starts)), 1, layout.axes)
+        self._qubits = layout.num_live - 1 - np.repeat(np.arange(layout.num_live), np.diff(layout.starts))
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the imaginary parts of all columns are zero."""
+        return bool((self.layout.dims <= 3).all())
+
+    @property
+    def basis(self) -> tuple[Array, Array]:
+        """Basis states in which only live wires are not |0>, and their phases (2**live,)."""
+        return self.layout.basis
 
     def columns(self, inputs: Array, directions: Array) -> Array:
-        """S(u)|0> and its derivatives along `directions` (B, R, D): (2, 2**n, 1 + R, B)."""
+        """S(u)|0> and its derivatives along `directions` (B, R, D): (2, 2**live, 1 + R, B)."""
         batch, count = directions.shape[:2]
-        out = np.empty((2, 2**self._num_qubits, 1 + count, batch), dtype=inputs.dtype)
+        live = self.layout.num_live
+        angles, slopes = self.layout.merge(inputs), self.layout.merge(directions)
+        out = np.empty((2, 2**live, 1 + count, batch), dtype=inputs.dtype)
         work = [
-            (self._axes, self._qubits, self._num_qubits, inputs, directions, out, first, last)
-            for first, last in split_columns(2**self._num_qubits * (1 + count), batch)
+            (self._axes, self._qubits, live, angles, slopes, out, first, last)
+            for first, last in split_columns(2**live * (1 + count), batch)
         ]
         run_parts(_product_columns, work)
         return out
@@ -62,6 +86,16 @@ class CircuitEncoding:
         self._slots = np.array([i for i, gate in enumerate(gates) if gate.angle is not None], dtype=np.int64)
         self._angle_map = AngleMap([gate.angle for gate in gates if gate.angle is not None], parameters)
         self._num_qubits = circuit.num_qubits
+
+    @property
+    def is_real(self) -> bool:
+        """Not known of a circuit."""
+        return False
+
+    @property
+    def basis(self) -> tuple[Array, Array]:
+        """All 2**n basis states, without phases."""
+        return np.arange(2**self._num_qubits), np.ones(2**self._num_qubits, dtype=complex)
 
     def columns(self, inputs: Array, directions: Array) -> Array:
         """S(u)|0> and its derivatives along `directions` (B, R, D): (2, 2**n, 1 + R, B)."""
@@ -92,7 +126,7 @@ class CircuitEncoding:
         return out
 
 
-@numba.njit(**JIT)  # type: ignore[misc]
+@numba.njit(**ORDERED_JIT)  # type: ignore[misc]
 def _product_columns(axes, qubits, num_qubits, inputs, directions, out, first, last):  # type: ignore[no-untyped-def]
     count = directions.shape[1]
     dim = 1 << num_qubits
@@ -102,8 +136,8 @@ def _product_columns(axes, qubits, num_qubits, inputs, directions, out, first, l
     slope = np.empty((count, num_qubits, 2, 2, _LANES), dtype)
     state = np.empty((2, dim, _LANES), dtype)
     tangent = np.empty((count, 2, dim, _LANES), dtype)
-    cosine = np.empty(_LANES, dtype)
-    sine = np.empty(_LANES, dtype)
+    half = np.zeros((1, _LANES))
+    cosine, sine = np.empty((1, _LANES)), np.empty((1, _LANES))
     rate = np.empty(_LANES, dtype)
     for start in range(first, last, _LANES):
         width = min(_LANES, last - start)
@@ -112,12 +146,12 @@ def _product_columns(axes, qubits, num_qubits, inputs, directions, out, first, l
         pair[:, 0, 0, :] = 1
         for i in range(len(axes)):
             for c in range(width):
-                cosine[c] = np.cos(0.5 * inputs[start + c, i])
-                sine[c] = np.sin(0.5 * inputs[start + c, i])
+                half[0, c] = 0.5 * inputs[start + c, i]
+            sine_cosine(half, sine, cosine, 0, _LANES)
             q = qubits[i]
-            _rotate(pair[q], axes[i], cosine, sine, width)
+            _rotate(pair[q], axes[i], cosine[0], sine[0], width)
             for r in range(count):
-                _rotate(slope[r, q], axes[i], cosine, sine, width)
+                _rotate(slope[r, q], axes[i], cosine[0], sine[0], width)
                 for c in range(width):
                     rate[c] = 0.5 * directions[start + c, r, i]
                 _add_derivative(slope[r, q], pair[q], axes[i], rate, width)

@@ -8,9 +8,11 @@ import numpy as np
 
 from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate
 from qiskit_qdeq.evaluation.amplitude import AmplitudeEvaluator
+from qiskit_qdeq.evaluation.bloch import ProductLayout
 from qiskit_qdeq.evaluation.columns import ColumnEvaluator
-from qiskit_qdeq.evaluation.encodings import CircuitEncoding, Encoding, ProductEncoding
+from qiskit_qdeq.evaluation.encodings import CircuitEncoding, ProductEncoding
 from qiskit_qdeq.evaluation.observables import Observables
+from qiskit_qdeq.evaluation.product import ProductEvaluator, has_form
 from qiskit_qdeq.evaluation.program import GateProgram
 from qiskit_qdeq.exceptions import InputError
 
@@ -23,8 +25,8 @@ def exact_evaluator(
 ) -> AmplitudeEvaluator | ColumnEvaluator:
     """Noiseless evaluation of m(x + P q; θ) by linear algebra (DESIGN section 5).
 
-    Amplitude encoding is solved in closed form, single-qubit rotations as product states, anything else by simulating
-    the encoder circuit for all samples at once.
+    Amplitude encoding and single-qubit rotations on few wires are solved in closed form, rotations on many wires as product
+    states, anything else by simulating the encoder circuit for all samples at once.
 
     Args:
         template: encoder, ansatz and observables.
@@ -47,9 +49,10 @@ def exact_evaluator(
     encoder = template.encoder
     if isinstance(encoder, AmplitudeEncoder):
         return AmplitudeEvaluator(program, states, readouts, injection)
-    encoding: Encoding
-    if encoder.product_axes is not None:
-        encoding = ProductEncoding(*encoder.product_axes, encoder.num_qubits)
-    else:
+    if encoder.product_axes is None:
         encoding = CircuitEncoding(encoder.circuit, encoder.parameters)
-    return ColumnEvaluator(program, encoding, states, readouts, injection)
+        return ColumnEvaluator(program, encoding, states, readouts, injection)
+    layout = ProductLayout(*encoder.product_axes, encoder.num_qubits)
+    if has_form(layout):
+        return ProductEvaluator(program, layout, states, readouts, injection)
+    return ColumnEvaluator(program, ProductEncoding(layout), states, readouts, injection)

@@ -34,6 +34,7 @@ class Observables:
         self.num_qubits = observables[0].num_qubits
         self.dim = 2**self.num_qubits
         terms: dict[tuple[int, int], Array] = {}
+        self._terms = terms
         for row, observable in enumerate(observables):
             for pauli, coefficient in zip(observable.paulis, observable.coeffs, strict=True):
                 x, z = (int(sum(1 << q for q in np.flatnonzero(bits))) for bits in (pauli.x, pauli.z))
@@ -46,6 +47,15 @@ class Observables:
         ]
         #: Whether every observable is diagonal in the computational basis: all come from one measured distribution.
         self.is_diagonal = all(group.flip == 0 for group in self._groups)
+
+    def among(self, others: Observables) -> Array | None:
+        """For every observable the number of an equal one among `others`, or None if one of them has none there."""
+        known = {others._key(row): row for row in reversed(range(others.num_observables))}
+        found = [known.get(self._key(row)) for row in range(self.num_observables)]
+        return None if None in found else np.array(found, dtype=np.int64)
+
+    def _key(self, row: int) -> frozenset[tuple[tuple[int, int], float]]:
+        return frozenset((masks, float(column[row])) for masks, column in self._terms.items() if column[row])
 
     @cached_property
     def table(self) -> Array:
