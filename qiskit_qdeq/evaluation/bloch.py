@@ -90,13 +90,21 @@ class ProductLayout:
         result: Array = (self.dims == 3) & (self.slots[:, 0] == _Y)
         return result
 
+    @property
+    def phases(self) -> dict[int, complex]:
+        """For the Qiskit qubit of every live wire, in order, the phase of its second basis state."""
+        return {
+            self.num_qubits - 1 - wire: -1j if turned else 1
+            for wire, turned in zip(self.wires, self.turned, strict=True)
+        }
+
     @cached_property
     def basis(self) -> tuple[Array, Array]:
         """Basis states in which only live wires are not |0>, the first live wire leading, and their phases (2**live,)."""
         rows, phases = np.zeros(1, dtype=np.int64), np.ones(1, dtype=complex)
-        for wire, turned in zip(self.wires, self.turned, strict=True):
-            rows = (rows[:, None] + np.array([0, 1 << (self.num_qubits - 1 - wire)])).ravel()
-            phases = np.outer(phases, [1, -1j if turned else 1]).ravel()
+        for qubit, phase in self.phases.items():
+            rows = (rows[:, None] + np.array([0, 1 << qubit])).ravel()
+            phases = np.outer(phases, [1, phase]).ravel()
         return rows, phases
 
     def merge(self, inputs: Array) -> Array:

@@ -74,6 +74,10 @@ class BoundColumns:
     @cached_property
     def matrix(self) -> Array | None:
         """V = U(θ) on the encoder's basis, planar (2, 2**n, 2**live), where it is small enough to be worth holding."""
+        return self.swept()
+
+    def swept(self) -> Array | None:
+        """V by sweeping the encoder's basis."""
         size = len(self.evaluator.encoding.basis[0])
         if size > _MATRIX_LIMIT:
             return None
@@ -115,7 +119,12 @@ class BoundColumns:
             total = matmul(cotangents.reshape(-1, cotangents.shape[2]), encoded[0].T).reshape(self.matrix.shape)
         else:
             total = np.stack([re @ encoded[0].T + im @ encoded[1].T, im @ encoded[0].T - re @ encoded[1].T])
-        return self.program.pull_back(self.matrix.copy(), total)
+        return self.pull_matrix(total)
+
+    def pull_matrix(self, cotangents: Array) -> Array:
+        """∂L/∂θ for dL = 2 Re <cotangents, dV>; `cotangents` (2, 2**n, 2**live) are overwritten."""
+        assert self.matrix is not None
+        return self.program.pull_back(self.matrix.copy(), cotangents)
 
     def map(self, inputs: Array, expect: Sequence[str] = ()) -> ColumnMap:
         """The map of samples (B, D)."""

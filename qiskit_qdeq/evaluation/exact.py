@@ -12,7 +12,7 @@ from qiskit_qdeq.evaluation.bloch import ProductLayout
 from qiskit_qdeq.evaluation.columns import ColumnEvaluator
 from qiskit_qdeq.evaluation.encodings import CircuitEncoding, ProductEncoding
 from qiskit_qdeq.evaluation.observables import Observables
-from qiskit_qdeq.evaluation.product import ProductEvaluator, has_form
+from qiskit_qdeq.evaluation.product import ProductEvaluator, clustered, has_form
 from qiskit_qdeq.evaluation.program import GateProgram
 from qiskit_qdeq.exceptions import InputError
 
@@ -54,5 +54,6 @@ def exact_evaluator(
         return ColumnEvaluator(program, encoding, states, readouts, injection)
     layout = ProductLayout(*encoder.product_axes, encoder.num_qubits)
     if has_form(layout):
-        return ProductEvaluator(program, layout, states, readouts, injection)
+        clusters = clustered(template.ansatz, template.weights, layout, dtype)
+        return ProductEvaluator(program, layout, states, readouts, injection, clusters)
     return ColumnEvaluator(program, ProductEncoding(layout), states, readouts, injection)

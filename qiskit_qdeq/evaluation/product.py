@@ -9,17 +9,21 @@ at the equilibrium:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 
 from qiskit_qdeq.evaluation.bloch import MultilinearForm, MultilinearSolution, ProductLayout
+from qiskit_qdeq.evaluation.clusters import BoundClusters, ClusteredProgram
 from qiskit_qdeq.evaluation.columns import BoundColumns, ColumnEvaluator, ColumnMap, ColumnPoint
 from qiskit_qdeq.evaluation.encodings import ProductEncoding
 from qiskit_qdeq.evaluation.observables import Observables
-from qiskit_qdeq.evaluation.program import GateProgram
+from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -28,6 +32,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _LARGEST_FORM = 4096
 #: Coefficients of all readout observables up to which they are expanded as well.
 _LARGEST_READOUT = 1 << 15
+#: Entries of V from which evolving unjoined qubits apart is worth its overhead.
+_SMALLEST_CLUSTERED = 1 << 14
+
+
+def clustered(circuit: QuantumCircuit, parameters: Sequence[Parameter], layout: ProductLayout, dtype: str) -> Any:
+    """U(θ) on the encoder's basis as `ClusteredProgram`, or None where that does not pay."""
+    if 2 ** (layout.num_qubits + layout.num_live) < _SMALLEST_CLUSTERED:
+        return None
+    return ClusteredProgram(circuit, parameters, layout.phases, dtype)
 
 
 def has_form(layout: ProductLayout) -> bool:
@@ -44,6 +57,7 @@ class ProductEvaluator(ColumnEvaluator):
         states: the K state observables.
         readouts: the F readout observables.
         injection: P (D, K).
+        clusters: U(θ) again, on the encoder's basis, where V is large.
     """
 
     def __init__(
@@ -53,9 +67,10 @@ class ProductEvaluator(ColumnEvaluator):
         states: Observables,
         readouts: Observables,
         injection: Array,
+        clusters: ClusteredProgram | None = None,
     ) -> None:
         super().__init__(program, ProductEncoding(layout), states, readouts, injection)
-        self.layout = layout
+        self.layout, self.clusters = layout, clusters
         #: Derivatives of the merged angles with respect to the states (G, K).
         self.slopes = np.ascontiguousarray(layout.merge(np.asarray(injection, dtype=float).T).T)
         #: Which state observable every readout observable is, where each is one of them.
@@ -63,13 +78,27 @@ class ProductEvaluator(ColumnEvaluator):
 
     def bind(self, weights: Array) -> BoundProduct:
         """Build the blocks of U(θ)."""
-        return BoundProduct(self, self.program.bind(weights))
+        clusters = None if self.clusters is None else self.clusters.bind(weights)
+        return BoundProduct(self, self.program.bind(weights), clusters)
 
 
 class BoundProduct(BoundColumns):
     """`ProductEvaluator` at fixed weights."""
 
     evaluator: ProductEvaluator
+
+    def __init__(self, evaluator: ProductEvaluator, program: BoundProgram, clusters: BoundClusters | None) -> None:
+        super().__init__(evaluator, program)
+        self._clusters = clusters
+
+    @cached_property
+    def matrix(self) -> Array | None:
+        """V, planar (2, 2**n, 2**live)."""
+        return self._clusters.matrix if self._clusters is not None else self.swept()
+
+    def pull_matrix(self, cotangents: Array) -> Array:
+        """∂L/∂θ for dL = 2 Re <cotangents, dV>; `cotangents` (2, 2**n, 2**live) are overwritten."""
+        return super().pull_matrix(cotangents) if self._clusters is None else self._clusters.pull_back(cotangents)
 
     @cached_property
     def _coefficients(self) -> Array:
