@@ -125,7 +125,7 @@ class ProductLayout:
 
     @cached_property
     def nodes(self) -> tuple[Array, Array]:
-        """One-qubit states per live wire to interpolate at (live, 4, 2, 2), and the matrices from values to T (live, 4, 4)."""
+        """One-qubit states per live wire to interpolate at (live, 4, 2, 2), and the matrices from values there to T."""
         spinors = np.zeros((self.num_live, 4, 2, 2))
         matrices = np.zeros((self.num_live, 4, 4))
         for w, d in enumerate(self.dims):

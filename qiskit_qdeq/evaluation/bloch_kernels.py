@@ -173,14 +173,21 @@ def _fold(rows, begin, r, dr, dims, slots, moves, first, last, products, j, env,
                     if moves[w, k]:
                         for c in range(width):
                             jacobian[j * states + k, c] += env[0, c] * dr[row + k, c]
+        # a live wire has two or three components beside the constant one
+        x, y, z = 3 * w + slots[w, 0], 3 * w + slots[w, 1], 3 * w + slots[w, d - 2]
         for i in range(size):
-            for c in range(width):
-                rows[begin + i, c] = rows[begin + i * d, c]
-            for p in range(1, d):
-                row = 3 * w + slots[w, p - 1]
-                source = begin + i * d + p
+            source = begin + i * d
+            if d == 3:
                 for c in range(width):
-                    rows[begin + i, c] += rows[source, c] * r[row, c]
+                    rows[begin + i, c] = rows[source, c] + rows[source + 1, c] * r[x, c] + rows[source + 2, c] * r[y, c]
+            else:
+                for c in range(width):
+                    rows[begin + i, c] = (
+                        rows[source, c]
+                        + rows[source + 1, c] * r[x, c]
+                        + rows[source + 2, c] * r[y, c]
+                        + rows[source + 3, c] * r[z, c]
+                    )
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
@@ -236,7 +243,23 @@ def _workspace(dims, split, states, tensor, turned):  # type: ignore[no-untyped-
 
 @numba.njit(**ORDERED_JIT)  # type: ignore[misc]
 def linearize(  # type: ignore[no-untyped-def]
-    axes, starts, slopes, moves, dims, slots, split, count, tensor, turned, base, state, rows, begin, end, values, jacobian
+    axes,
+    starts,
+    slopes,
+    moves,
+    dims,
+    slots,
+    split,
+    count,
+    tensor,
+    turned,
+    base,
+    state,
+    rows,
+    begin,
+    end,
+    values,
+    jacobian,
 ):
     """values (b, J) and, unless its length is zero, jacobian (b, J, K) at `state` (b, K) for samples `rows`."""
     states = slopes.shape[1]

@@ -1,8 +1,8 @@
 """U(θ) on product states: qubits that no gate has joined yet are evolved apart, so that only the last gates see 2**n rows.
 
 A circuit is cut into a tree. A node holds the gates that act on the qubits joined so far; where a gate joins two sets of
-qubits a new node begins, whose input is the Kronecker product of its children's outputs, V = V_a ⊗ V_b. Backwards a cotangent
-is split the same way, Λ_a = Λ · conj(V_b) summed over rows and columns of b.
+qubits a new node begins, whose input is the Kronecker product of its children's outputs, V = V_a ⊗ V_b. Backwards a
+cotangent is split the same way, Λ_a = Λ · conj(V_b) summed over rows and columns of b.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class BoundClusters:
                 gradient += self._bound[id(node)].pull_back(states, here, want_input=node.children is not None)
             if node.children is not None:
                 a, b = node.children
-                parts = (_complex(self._states[id(child)]) for child in (a, b))
-                waiting[id(a)], waiting[id(b)] = _split(node, *parts, _complex(here))
+                left, right = _complex(self._states[id(a)]), _complex(self._states[id(b)])
+                waiting[id(a)], waiting[id(b)] = _split(node, left, right, _complex(here))
         return gradient
 
 

@@ -37,7 +37,7 @@ class Encoding(Protocol):
 
     @property
     def basis(self) -> tuple[Array, Array]:
-        """The states that the columns' entries multiply: numbers of basis states (2**live,), and phases to multiply them with."""
+        """The states that the columns' entries multiply: numbers of basis states and their phases (2**live,)."""
 
     def columns(self, inputs: Array, directions: Array) -> Array:
         """S(u)|0> and its derivatives along `directions` (B, R, D): (2, 2**live, 1 + R, B)."""

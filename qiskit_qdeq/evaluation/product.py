@@ -239,7 +239,10 @@ class ProductPoint(ColumnPoint):
     @cached_property
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
-        base = np.ascontiguousarray(self.bound.evaluator.layout.merge(self.inputs).T, dtype=float)
+        base = self._source.base.copy()
+        # one state after the other: a matrix product's last bits would depend on the size of the batch
+        for slopes, entries in zip(self.bound.evaluator.slopes.T, np.transpose(self.state), strict=True):
+            base += slopes[:, None] * entries
         zero = np.zeros((len(self.inputs), self.inputs.shape[1]))
         return self._cast(self.bound.input_form.linearize(base, zero, self._rows)[1])
 
@@ -260,6 +263,5 @@ class ProductPoint(ColumnPoint):
         shared = self.bound.evaluator.shared
         if shared is None or term.features is None:
             return term.values, term.features
-        values = np.zeros_like(self.values) if term.values is None else term.values.copy()
-        np.add.at(values, (slice(None), shared), term.features)
-        return values, None
+        values = term.features @ np.eye(self.state.shape[1], dtype=term.features.dtype)[shared]
+        return values if term.values is None else values + term.values, None
