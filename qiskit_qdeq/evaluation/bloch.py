@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.evaluation import bloch_kernels as kernels
+from qiskit_qdeq.evaluation import bloch_newton, interpolation_kernels
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.threads import run_parts
 
@@ -149,11 +150,11 @@ class ProductLayout:
         else:
             dim = columns.shape[1]
             work = np.empty((2, 2, self.size * dim))
-            kernels.expand(columns, spinors, self.dims, 0, dim, work)
+            interpolation_kernels.expand(columns, spinors, self.dims, 0, dim, work)
             points = work[self.num_live % 2].reshape(2, self.size, dim)
             values = observables.expectations(np.ascontiguousarray(points.transpose(0, 2, 1)))
         values = np.ascontiguousarray(values, dtype=float)
-        kernels.transform(values, matrices, self.dims)
+        interpolation_kernels.transform(values, matrices, self.dims)
         return values
 
 
@@ -181,7 +182,7 @@ def _diagonal_values(columns: Array, spinors: Array, dims: Array, size: int, tab
         work = np.empty((2, 2, size * rows))
         points = work[len(dims) % 2].reshape(2, size, rows)
         for first in range(part * dim // parts, (part + 1) * dim // parts, rows):
-            kernels.expand(columns, spinors, dims, first, rows, work)
+            interpolation_kernels.expand(columns, spinors, dims, first, rows, work)
             np.square(points, out=points)
             points[0] += points[1]
             totals[part] += points[0] @ table[:, first : first + rows].T
@@ -274,7 +275,7 @@ class MultilinearForm:
         counts = np.zeros((3, batch), dtype=np.int64)
         values, jacobian = np.empty((batch, size)), np.empty((batch, size, size))
         options = (tol, rtol, max_steps, shortenings, trace, residual, counts, values, jacobian)
-        run_parts(kernels.newton, [(*self._fixed, base, state, *part, *options) for part in _ranges(batch)])
+        run_parts(bloch_newton.newton, [(*self._fixed, base, state, *part, *options) for part in _ranges(batch)])
         if keep_trace:
             trace = trace[: int(counts[0].max(initial=0)) + 1]
         steps, evaluations, status = counts

@@ -22,7 +22,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass
 class _Node:
-    """Qubits and those among them with two columns instead of one, both descending: the leading one comes first."""
+    """Qubits, the leading one first, and those among them with two columns instead of one, in the same order.
+
+    The children's qubits follow each other unsorted, so that joining and splitting move no data.
+    """
 
     qubits: list[int]
     live: list[int]
@@ -54,7 +57,8 @@ class ClusteredProgram:
     ) -> None:
         self._live, self._dtype = live, np.dtype(dtype)
         self.root = self._tree(circuit)
-        self.nodes = list(_descendants(self.root))
+        self.nodes = _descendants(self.root)
+        self._rows, self._columns = _sorting(self.root.qubits), _sorting(self.root.live)
         for node in self.nodes:
             if node.gates:
                 node.program = GateProgram(node.circuit(), parameters, dtype)
@@ -69,9 +73,11 @@ class ClusteredProgram:
                 other = latest[qubit]
                 if other is node:
                     continue
-                joined = sorted(node.qubits + other.qubits, reverse=True)
-                node = _Node(joined, [q for q in joined if q in self._live], (node, other))
-                for q in joined:
+                # the larger one's columns are the innermost, so that loops over them are long
+                if len(other.qubits) < len(node.qubits):
+                    node, other = other, node
+                node = _Node(node.qubits + other.qubits, node.live + other.live, (node, other))
+                for q in node.qubits:
                     latest[q] = node
             return node
 
@@ -91,9 +97,17 @@ class ClusteredProgram:
                 start = self._leaf(node)
             else:
                 a, b = node.children
-                start = _joined(node, _complex(states[id(a)]), _complex(states[id(b)]))
+                start = _joined(states[id(a)], states[id(b)])
             states[id(node)] = bound[id(node)].apply(start) if id(node) in bound else start
         return BoundClusters(self, bound, states, len(weights))
+
+    def sort(self, columns: Array) -> Array:
+        """Columns of the root with rows and columns numbered as those of U."""
+        return np.ascontiguousarray(columns[:, self._rows][:, :, self._columns])
+
+    def unsort(self, columns: Array) -> Array:
+        """The inverse of `sort`."""
+        return np.ascontiguousarray(columns[:, np.argsort(self._rows)][:, :, np.argsort(self._columns)])
 
     def _leaf(self, node: _Node) -> Array:
         (qubit,) = node.qubits
@@ -110,12 +124,12 @@ class BoundClusters:
     ) -> None:
         self._program, self._bound, self._states, self._num_weights = program, bound, states, num_weights
         #: V, planar (2, 2**n, 2**live).
-        self.matrix = states[id(program.root)]
+        self.matrix = program.sort(states[id(program.root)])
 
     def pull_back(self, cotangents: Array) -> Array:
-        """Gradient (p,) of a scalar with differential 2 Re <cotangents, dV>; `cotangents` are overwritten."""
+        """Gradient (p,) of a scalar with differential 2 Re <cotangents, dV>."""
         gradient = np.zeros(self._num_weights)
-        waiting = {id(self._program.root): cotangents}
+        waiting = {id(self._program.root): self._program.unsort(cotangents)}
         for node in reversed(self._program.nodes):
             here = waiting.pop(id(node))
             if id(node) in self._bound:
@@ -123,8 +137,7 @@ class BoundClusters:
                 gradient += self._bound[id(node)].pull_back(states, here, want_input=node.children is not None)
             if node.children is not None:
                 a, b = node.children
-                left, right = _complex(self._states[id(a)]), _complex(self._states[id(b)])
-                waiting[id(a)], waiting[id(b)] = _split(node, left, right, _complex(here))
+                waiting[id(a)], waiting[id(b)] = _split(self._states[id(a)], self._states[id(b)], here)
         return gradient
 
 
@@ -134,30 +147,28 @@ def _descendants(node: _Node) -> list[_Node]:
     return [*below, node]
 
 
-def _axes(node: _Node) -> list[int]:
-    """Where the axes of a node's array are found in the product of its children's, rows of both first."""
-    assert node.children is not None
-    a, b = node.children
-    rows, columns = a.qubits + b.qubits, a.live + b.live
-    return [rows.index(q) for q in node.qubits] + [len(rows) + columns.index(q) for q in node.live]
+def _sorting(qubits: list[int]) -> Array:
+    """For every basis state of the qubits in descending order its number in the order given."""
+    numbers = np.arange(2 ** len(qubits)).reshape([2] * len(qubits))
+    return numbers.transpose(np.argsort(qubits)[::-1]).ravel()
 
 
-def _joined(node: _Node, a: Array, b: Array) -> Array:
-    """V_a ⊗ V_b with the node's order of qubits, planar."""
-    product = (a[:, None, :, None] * b[None, :, None, :]).reshape([2] * (len(node.qubits) + len(node.live)))
-    ordered = product.transpose(_axes(node)).reshape(2 ** len(node.qubits), 2 ** len(node.live))
-    return np.stack([ordered.real, ordered.imag])
+def _joined(a: Array, b: Array) -> Array:
+    """V_a ⊗ V_b, planar."""
+    x, y = a[:, :, None, :, None], b[:, None, :, None, :]
+    product = np.empty((2, *np.broadcast_shapes(x.shape[1:], y.shape[1:])), dtype=a.dtype)
+    np.multiply(x[0], y[0], out=product[0])
+    product[0] -= x[1] * y[1]
+    np.multiply(x[0], y[1], out=product[1])
+    product[1] += x[1] * y[0]
+    return product.reshape(2, a.shape[1] * b.shape[1], -1)
 
 
-def _split(node: _Node, a: Array, b: Array, cotangents: Array) -> tuple[Array, Array]:
+def _split(a: Array, b: Array, cotangents: Array) -> tuple[Array, Array]:
     """The cotangents of V_a and V_b, planar."""
-    cube = cotangents.reshape([2] * (len(node.qubits) + len(node.live)))
-    # rows of a, rows of b, columns of a, columns of b
-    cube = cube.transpose(np.argsort(_axes(node))).reshape(len(a), len(b), a.shape[1], b.shape[1])
-    left = np.einsum("rscd,sd->rc", cube, b.conj(), optimize=True)
-    right = np.einsum("rscd,rc->sd", cube, a.conj(), optimize=True)
-    return np.stack([left.real, left.imag]), np.stack([right.real, right.imag])
-
-
-def _complex(planar: Array) -> Array:
-    return planar[0] + 1j * planar[1]
+    cube = cotangents.reshape(2, a.shape[1], b.shape[1], a.shape[2], b.shape[2])
+    re, im = cube.transpose(0, 1, 3, 2, 4).reshape(2, a[0].size, b[0].size)
+    (a_re, a_im), (b_re, b_im) = a.reshape(2, -1), b.reshape(2, -1)
+    left = np.stack([re @ b_re + im @ b_im, im @ b_re - re @ b_im])
+    right = np.stack([a_re @ re + a_im @ im, a_re @ im - a_im @ re])
+    return left.reshape(a.shape), right.reshape(b.shape)
