@@ -61,7 +61,7 @@ _MEASURED: dict[str, Any] = {
     "backward_tol": 1e-8,
     "regularization": "none",
     "regularization_strength": 0.0,
-    "epochs": 3,
+    "epochs": 5,
     "batch_size": 16,
 }
 # The image sets have 50 to 100 times the samples of the digits.
