@@ -3,6 +3,7 @@
     (1 - J) δ = m - q,    q <- q + length · δ
 
 A lane whose sample is done takes the next one, and the last samples move together: samples that need many steps cost little.
+Helpers of `bloch_kernels` are inlined here; whoever edits them touches this file too, or Numba's cache keeps the old ones.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class ProductMap(ColumnMap):
 
     @property
     def quadratic(self) -> MultilinearMap:
-        """The closed form that the compiled solve iterates."""
+        """The closed form that the compiled solve iterates (multilinear here; the solver asks for it by this name)."""
         return MultilinearMap(self.bound.form, self.base)
 
     def remember(self, state: Array, found: MultilinearSolution) -> None:
