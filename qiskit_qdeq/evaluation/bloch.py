@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _X, _Y, _Z = range(3)
 #: Numbers of V times product states that are held at once.
-_CHUNK = 1 << 14
+_CHUNK = 1 << 15
 
 
 class ProductLayout:
@@ -177,15 +177,17 @@ def _diagonal_values(columns: Array, spinors: Array, dims: Array, size: int, tab
     # cut by size alone: sums are added in one order whatever the number of threads
     parts = 4 if dim >= 4 * rows else 1
     totals = np.zeros((parts, size, len(table)))
+    signs = np.ascontiguousarray(table.T, dtype=float)
 
     def add(part: int) -> None:
         work = np.empty((2, 2, size * rows))
         points = work[len(dims) % 2].reshape(2, size, rows)
+        product = np.empty((size, len(table)))
         for first in range(part * dim // parts, (part + 1) * dim // parts, rows):
             interpolation_kernels.expand(columns, spinors, dims, first, rows, work)
             np.square(points, out=points)
             points[0] += points[1]
-            totals[part] += points[0] @ table[:, first : first + rows].T
+            totals[part] += np.dot(points[0], signs[first : first + rows], out=product)
 
     run_parts(add, [(part,) for part in range(parts)])
     return np.asarray(totals.sum(axis=0).T)
