@@ -130,7 +130,7 @@ def evaluate(
     if not len(inputs):
         raise InputError("inputs holds no samples to evaluate")
     found = predict(model, parameters, inputs, solver, layers=layers, on_failure="accept")
-    loss, _ = cross_entropy(found.logits, labels)
+    loss, _, _ = cross_entropy(found.logits, labels)
     return Metrics(
         loss,
         float(np.mean(found.logits.argmax(axis=1) == labels)),

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 
+from qiskit_qdeq.evaluation.jit import JIT
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -86,14 +88,32 @@ def softmax(logits: Array) -> Array:
     return shifted
 
 
-def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
-    """Mean cross-entropy -1/B Σ_b log p_b[y_b] and its derivative with respect to the logits (B, C)."""
-    rows = np.arange(len(labels))
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    gradient = np.exp(shifted)
-    total = gradient.sum(axis=1)
-    loss = float(np.mean(np.log(total) - shifted[rows, labels]))
-    gradient /= total[:, None]
-    gradient[rows, labels] -= 1
-    gradient /= len(labels)
-    return loss, gradient
+def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array, int]:
+    """Mean cross-entropy -1/B Σ_b log p_b[y_b], its derivative with respect to the logits (B, C), and samples right."""
+    gradient = np.empty_like(logits)
+    loss, correct = _cross_entropy(logits, labels, gradient)
+    return loss, gradient, correct
+
+
+@numba.njit(**JIT)  # type: ignore[misc]
+def _cross_entropy(logits, labels, gradient):  # type: ignore[no-untyped-def]
+    batch, classes = logits.shape
+    loss, correct = 0.0, 0
+    for b in range(batch):
+        if not 0 <= labels[b] < classes:
+            raise IndexError("label outside the classes of the logits")
+        best = 0
+        for c in range(1, classes):
+            # a NaN wins, so that it is not lost
+            if not logits[b, c] <= logits[b, best]:
+                best = c
+        total = 0.0
+        for c in range(classes):
+            gradient[b, c] = np.exp(logits[b, c] - logits[b, best])
+            total += gradient[b, c]
+        for c in range(classes):
+            gradient[b, c] /= total * batch
+        gradient[b, labels[b]] -= 1 / batch
+        loss += np.log(total) - (logits[b, labels[b]] - logits[b, best])
+        correct += 1 if best == labels[b] else 0
+    return loss / batch, correct

@@ -48,7 +48,8 @@ def test_dropout_keeps_the_mean_and_drops_at_its_rate():
 def test_cross_entropy_and_softmax_are_those_of_scipy_however_large_the_logits(seed, scale):
     rng = np.random.default_rng(seed)
     logits, labels = scale * rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
-    loss, gradient = cross_entropy(logits, labels)
+    loss, gradient, correct = cross_entropy(logits, labels)
+    assert correct == np.count_nonzero(logits.argmax(axis=1) == labels)
     assert loss == pytest.approx(-log_softmax(logits, axis=1)[np.arange(6), labels].mean(), rel=1e-10, abs=1e-12)
     np.testing.assert_allclose(softmax(logits), scipy_softmax(logits, axis=1), atol=1e-13)
     expected = (scipy_softmax(logits, axis=1) - np.eye(4)[labels]) / 6

@@ -184,6 +184,46 @@ def newton(  # type: ignore[no-untyped-def]
             if total(running) == 0:
                 break
             at_zero = False
+            now = sqrt(gap2)
+            evaluations += running
+            taken = running
+            if not initial:
+                taken = where(now, (1.0 - 1e-4 * length) * best, running, zero)
+                steps += taken
+            initial = False
+            if len(trace) > 0:
+                store(note, 0, taken)
+                store(note, LANES, steps)
+                store(note, 2 * LANES, now)
+                for c in range(LANES):
+                    if note[c] > 0:
+                        trace[int(note[LANES + c]), first + c] = note[2 * LANES + c]
+            best = where(one, taken, now, best)
+            length = where(one, taken, one, 0.25 * length)
+            refused = running - taken
+            # of several reasons to end the first counts: not finite, converged, out of steps
+            bound = splat(tol)
+            if rtol > 0:
+                relative = rtol * sqrt(length2)
+                bound = where(bound, relative, relative, bound)
+            reason = where(splat(float(max_steps)), steps, one, splat(-1.0))
+            reason = where(now, bound, zero, reason)
+            reason = where(now, splat(_LARGEST), reason, splat(3.0))
+            ended = where(one, taken, where(zero, reason, one, zero), zero)
+            status = where(one, ended, reason, status)
+            stalled = where(length, splat(0.5 * 0.25**shortenings), refused, zero)
+            status = where(one, stalled, splat(2.0), status)
+            running -= ended + stalled
+            stale = stale or total(stalled) > 0
+            for j in range(size):
+                kept = where(one, taken, load(q, j * LANES), load(accepted, j * LANES))
+                store(accepted, j * LANES, kept)
+                store(q, j * LANES, kept)
+            if total(running) == 0:
+                if stale:
+                    # the last evaluation of a stalled sample was at a refused point
+                    continue
+                break
             for j in range(size):
                 for k in range(size):
                     at = (j * size + k) * LANES
@@ -192,44 +232,11 @@ def newton(  # type: ignore[no-untyped-def]
                 store(lu, at, load(lu, at) + one)
                 store(rhs, j * LANES, load(m, j * LANES) - load(q, j * LANES))
             solve_rows(lu, rhs, matrix, vector)
-            now = sqrt(gap2)
-            evaluations += running
-            taken = running
-            if not initial:
-                taken = where(now, (1.0 - 1e-4 * length) * best, running, zero)
-                steps += taken
-            if len(trace) > 0:
-                store(note, 0, taken)
-                store(note, LANES, steps)
-                store(note, 2 * LANES, now)
-                for c in range(LANES):
-                    if note[c] > 0:
-                        trace[int(note[LANES + c]), first + c] = note[2 * LANES + c]
-            initial = False
-            best = where(one, taken, now, best)
-            length = where(one, taken, one, 0.25 * length)
-            refused = running - taken
-            # the order of reasons: not finite, converged, out of steps
-            bound = splat(rtol) * sqrt(length2)
-            bound = where(splat(tol), bound, bound, splat(tol))
-            reason = where(splat(float(max_steps)), steps, one, splat(-1.0))
-            reason = where(now, bound, zero, reason)
-            reason = where(now, splat(_LARGEST), reason, splat(3.0))
-            ended = where(one, taken, where(zero, reason, one, zero), zero)
-            status = where(one, ended, reason, status)
-            stalled = where(length, splat(0.25**shortenings * 0.5), refused, zero)
-            status = where(one, stalled, splat(2.0), status)
-            running -= ended + stalled
-            stale = stale or total(stalled) > 0
             for j in range(size):
-                kept = where(one, taken, load(q, j * LANES), load(accepted, j * LANES))
                 move = where(one, taken, load(rhs, j * LANES), load(step, j * LANES))
-                store(accepted, j * LANES, kept)
+                kept = load(accepted, j * LANES)
                 store(step, j * LANES, move)
                 store(q, j * LANES, where(one, running, kept + length * move, kept))
-            # the last evaluation of a stalled sample was at a refused point: one more is then needed
-            if total(running) == 0 and not stale:
-                break
         store(final, first, best)
         store(norms_out, first, d)
         store(counts, first, steps)

@@ -51,8 +51,8 @@ def split_columns(dim: int, columns: int) -> list[tuple[int, int]]:
 def run_parts(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> None:
     """Call a function that releases the GIL once per tuple of arguments, in parallel where that pays."""
     work = list(calls)
-    threads = num_threads()
-    if len(work) == 1 or threads == 1:
+    threads = num_threads() if len(work) > 1 else 1
+    if threads == 1:
         for arguments in work:
             function(*arguments)
         return

@@ -128,14 +128,18 @@ def sqrt(typing: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
 
 @intrinsic  # type: ignore[misc]
 def total(typing: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
-    """The sum over lanes, in order."""
+    """The sum over lanes, halves added until one number is left."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        lanes = [builder.extract_element(values[0], ir.IntType(32)(i)) for i in range(LANES)]
-        found = lanes[0]
-        for lane in lanes[1:]:
-            found = builder.fadd(found, lane)
-        return found
+        found, width = values[0], LANES
+        while width > 1:
+            width //= 2
+            halves = [
+                builder.shuffle_vector(found, found, ir.VectorType(ir.IntType(32), width)(list(places)))
+                for places in (range(width), range(width, 2 * width))
+            ]
+            found = builder.fadd(*halves)
+        return builder.extract_element(found, ir.IntType(32)(0))
 
     return signature(types.float64, _VECTOR_TYPE), generate
 

@@ -116,8 +116,7 @@ class _Head:
         _, matrix, bias = model.split(parameters)
         activated = model.readout.activate(point.features, mask)
         logits = activated @ matrix.T + bias
-        self.loss, slope = cross_entropy(logits, labels)
-        self.correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        self.loss, slope, self.correct = cross_entropy(logits, labels)
         self.matrix_gradient = slope.T @ activated
         self.bias_gradient = slope.sum(axis=0)
         self.feature_cotangent = model.readout.pull_back(slope @ matrix, activated, mask).astype(
