@@ -28,6 +28,9 @@ from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Multiplications up to which one compiled loop beats several NumPy calls.
+_SMALL_MIX = 1 << 15
+
 
 class AmplitudeEvaluator(ExactEvaluator):
     """m(x + P q; θ) for amplitude-encoded inputs.
@@ -79,10 +82,16 @@ class BoundAmplitude:
     def stacked(self) -> Array:
         """V, 2 Re w_k† M_j V and Pᵀ one below the other: times xᵀ they are V x, B and Pᵀx in a single product."""
         evaluator, rows = self.evaluator, len(self.matrix)
-        moved = evaluator.states.each(self.injected).reshape(rows, -1)
-        size = moved.shape[1]
-        np.multiply(matmul(moved.T, self.matrix), 2, out=self._stack[rows : rows + size])
-        self._stack[rows + size :] = evaluator.injection.T
+        states, size = evaluator.states, evaluator.injection.shape[1]
+        mixed = self._stack[rows:-size]
+        if states.is_diagonal and self.matrix.size * len(mixed) < _SMALL_MIX:
+            injected = np.empty((rows, size), dtype=mixed.dtype)
+            diagonal.mix(self.matrix, evaluator.injection, states.table, injected, mixed)
+            self.injected = injected.reshape(2, -1, size)
+        else:
+            moved = states.each(self.injected).reshape(rows, -1)
+            np.multiply(matmul(moved.T, self.matrix), 2, out=mixed)
+        self._stack[-size:] = evaluator.injection.T
         return self._stack
 
     @cached_property

@@ -43,6 +43,25 @@ def _transform(rows, dim):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)  # type: ignore[misc]
+def mix(matrix, injection, table, injected, mixed):  # type: ignore[no-untyped-def]
+    """injected <- w = V P and mixed (K · K, D) <- 2 Re w_k† M_j V for a small planar V as a matrix (2·2**n, D)."""
+    dim, size = table.shape[1], injection.shape[1]
+    for i in range(mixed.shape[0]):
+        for d in range(mixed.shape[1]):
+            mixed[i, d] = 0
+    for r in range(matrix.shape[0]):
+        for k in range(size):
+            entry = 0.0
+            for d in range(matrix.shape[1]):
+                entry += matrix[r, d] * injection[d, k]
+            injected[r, k] = entry
+            for j in range(size):
+                x = 2 * table[j, r % dim] * injected[r, k]
+                for d in range(matrix.shape[1]):
+                    mixed[j * size + k, d] += x * matrix[r, d]
+
+
+@numba.njit(**JIT)  # type: ignore[misc]
 def expect(columns, table, first, last, out):  # type: ignore[no-untyped-def]
     """out (K, B) <- Σ_s table[k, s] |φ_s|² for samples first..last."""
     size, dim = table.shape

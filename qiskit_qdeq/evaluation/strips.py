@@ -18,6 +18,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from qiskit_qdeq.evaluation.vectors import spread
+
 #: Columns of a strip.
 STRIP = 8
 _CONTRACT = ("contract",)
@@ -49,10 +51,7 @@ class _Strip:
     def splat(self, index: int) -> Any:
         """Number `index` of the array in all eight places."""
         number = self._builder.load(self._builder.gep(self._data, [ir.IntType(64)(index)]))
-        blank = ir.Constant(self._vector, ir.Undefined)
-        single = self._builder.insert_element(blank, number, ir.IntType(32)(0))
-        places = ir.VectorType(ir.IntType(32), STRIP)([0] * STRIP)
-        return self._builder.shuffle_vector(single, blank, places)
+        return spread(self._builder, number, self._vector)
 
 
 def _multiply_add(builder: Any, x: Any, y: Any, total: Any) -> Any:
@@ -70,7 +69,7 @@ def _complex_multiply_add(builder: Any, x: tuple[Any, Any], y: tuple[Any, Any], 
     return re, im
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def rotate(typing: Any, strip: Any, offsets: Any, matrix: Any) -> tuple[Any, Callable[..., Any]]:
     """Rows at `offsets` (a tuple of 2 or 4) <- G rows, G the leading corner of `matrix` (4, 4, 2)."""
 
@@ -80,7 +79,7 @@ def rotate(typing: Any, strip: Any, offsets: Any, matrix: Any) -> tuple[Any, Cal
         places = cgutils.unpack_tuple(builder, values[1])
         old = [rows.load(place) for place in places]
         for r, place in enumerate(places):
-            total = None
+            total: Any = None
             for s, row in enumerate(old):
                 entry = gate.splat(8 * r + 2 * s), gate.splat(8 * r + 2 * s + 1)
                 total = _complex_multiply_add(builder, entry, row, total)
@@ -90,7 +89,7 @@ def rotate(typing: Any, strip: Any, offsets: Any, matrix: Any) -> tuple[Any, Cal
     return types.void(strip, offsets, matrix), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def correlate(typing: Any, states: Any, cotangents: Any, offsets: Any, total: Any) -> tuple[Any, Callable[..., Any]]:
     """total[a, b] += V_a conj(Λ_b) for the rows at `offsets` (2 or 4); `total` is a strip, row 4 a + b."""
 

@@ -64,7 +64,7 @@ def _contiguous(kind: Any) -> None:
         raise TypingError(f"vectors are read from and written to contiguous arrays, got {kind}")
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def load(typing: Any, array: Any, offset: Any) -> tuple[Any, Callable[..., Any]]:
     """`LANES` numbers at `offset` of a contiguous float64 or float32 array, counted as if it were flat."""
     _contiguous(array)
@@ -77,7 +77,7 @@ def load(typing: Any, array: Any, offset: Any) -> tuple[Any, Callable[..., Any]]
     return signature(_VECTOR_TYPE, array, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def store(typing: Any, array: Any, offset: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
     """`LANES` numbers at `offset` of a contiguous array <- value."""
     _contiguous(array)
@@ -86,14 +86,14 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> tuple[Any, Callab
         place, align = pointer(context, builder, array, *values[:2])
         given = values[2]
         if array.dtype != types.float64:
-            given = builder.fptrunc(given, place.type.pointee)
+            given = builder.fptrunc(given, ir.VectorType(context.get_value_type(array.dtype), LANES))
         builder.store(given, place, align=align)
         return context.get_dummy_value()
 
     return signature(types.void, array, types.intp, _VECTOR_TYPE), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def splat(typing: Any, number: Any) -> tuple[Any, Callable[..., Any]]:
     """The number in all lanes."""
 
@@ -103,7 +103,7 @@ def splat(typing: Any, number: Any) -> tuple[Any, Callable[..., Any]]:
     return signature(_VECTOR_TYPE, types.float64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def where(typing: Any, left: Any, right: Any, yes: Any, no: Any) -> tuple[Any, Callable[..., Any]]:
     """`yes` in lanes with left <= right, `no` in the others, those with NaN among them."""
 
@@ -114,7 +114,7 @@ def where(typing: Any, left: Any, right: Any, yes: Any, no: Any) -> tuple[Any, C
     return signature(_VECTOR_TYPE, *[_VECTOR_TYPE] * 4), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def sqrt(typing: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
     """Square roots."""
 
@@ -126,7 +126,7 @@ def sqrt(typing: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
     return signature(_VECTOR_TYPE, _VECTOR_TYPE), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def total(typing: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
     """The sum over lanes, halves added until one number is left."""
 
