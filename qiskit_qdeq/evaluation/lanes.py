@@ -42,7 +42,7 @@ def _solve_with_pivoting(matrix, rhs):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")  # type: ignore[misc]
 def solve_rows(lu, rhs, matrix, vector):  # type: ignore[no-untyped-def]
-    """rhs <- lu⁻¹ rhs for the first K · K rows of lu and K of rhs; their second halves, `matrix`, `vector` are room to work."""
+    """rhs <- lu⁻¹ rhs for the first K · K rows of lu and K of rhs; second halves, `matrix`, `vector` are room to work."""
     size = len(vector)
     # what elimination overwrites, for lanes that have to be solved again
     for i in range(size * size * LANES):

@@ -98,15 +98,15 @@ class Observables:
         return np.stack(rows)
 
     def each(self, states: Array) -> Array:
-        """M_f φ_c for every f and c: (2, 2**n, C) -> (2, 2**n, F, C)."""
+        """M_f φ_c for every f and c, one column after the other: (2, 2**n, C) -> (F, C, 2, 2**n)."""
         if self.is_diagonal:
-            return states[:, :, None, :] * self.table.T[None, :, :, None]
+            return self.table[:, None, None, :] * np.ascontiguousarray(np.moveaxis(states, 2, 0))
         columns = states.shape[2]
         unit = np.eye(self.num_observables, dtype=states.dtype)
-        stacked = [
+        moved = [
             self.weighted(states, np.repeat(unit[:, f : f + 1], columns, axis=1)) for f in range(self.num_observables)
         ]
-        return np.stack(stacked, axis=2)
+        return np.ascontiguousarray(np.moveaxis(np.stack(moved), 3, 1))
 
 
 class _Group:

@@ -136,7 +136,7 @@ def test_observables_act_as_their_matrices(seed, num_qubits, letters):
     moved = np.einsum("fnm,mc->nfc", matrices, left)
     expected = np.einsum("nc,nfc->fc", left.conj(), moved).real
     np.testing.assert_allclose(compiled.expectations(planar(left)), expected, atol=1e-12 * 2**num_qubits * 10)
-    np.testing.assert_allclose(complex_of(compiled.each(planar(left))), moved, atol=1e-12)
+    np.testing.assert_allclose(complex_of(np.moveaxis(compiled.each(planar(left)), (2, 3), (0, 1))), moved, atol=1e-12)
     np.testing.assert_allclose(
         complex_of(compiled.weighted(planar(left), weights)),
         np.einsum("nfc,fc->nc", moved, weights),
