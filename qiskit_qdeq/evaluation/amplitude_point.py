@@ -30,7 +30,8 @@ class AmplitudePoint:
     def __init__(self, source: AmplitudeMap, state: Array) -> None:
         self._source = source
         self._evaluator = source.bound.evaluator
-        self.state = np.ascontiguousarray(state, dtype=source.inputs.dtype)
+        # a copy: a read-only array would have every pass compiled once more
+        self.state = np.array(state, dtype=source.inputs.dtype, order="C")
         self._moved = bool(self.state.any())
         #: What the solver computed here, if this is a solution.
         self.solved: NewtonResult | None = None
