@@ -1,4 +1,8 @@
-"""How every kernel is compiled."""
+"""How every kernel is compiled.
+
+numba renews a cached kernel when the file it stands in changes, not when a helper inlined into it does: after editing
+`vectors`, `strips` or `lanes` delete the `.nbi` files of `__pycache__`, or touch the modules that import them.
+"""
 
 from __future__ import annotations
 
