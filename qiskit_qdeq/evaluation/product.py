@@ -128,7 +128,7 @@ class BoundProduct(BoundColumns):
             evaluator.layout, evaluator.slopes, evaluator.layout.coefficients(self.matrix, evaluator.readouts)
         )
 
-    def map(self, inputs: Array) -> ProductMap:
+    def map(self, inputs: Array, expect: Sequence[str] = ()) -> ProductMap:
         """The map of samples (B, D)."""
         return ProductMap(self, self.checked(inputs))
 
