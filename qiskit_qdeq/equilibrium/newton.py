@@ -38,10 +38,10 @@ def solve_with_newton(problem: RootProblem, solver: Newton, state: Array, keep_t
 
 
 def _newton(problem: Any, solver: Newton, state: Array, keep_trace: bool) -> Solution:
-    if not hasattr(type(problem), "quadratic"):
+    if not hasattr(type(problem), "closed_form"):
         return Iteration(problem, solver, state).run()
     # compiled; no circuit is run beyond what the map already did
-    found = problem.quadratic.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.shortenings, keep_trace)
+    found = problem.closed_form.newton(state, solver.tol, solver.rtol, solver.max_steps, solver.shortenings, keep_trace)
     problem.remember(state, found)
     return Solution(state, found.residual, found.status, found.steps, found.evaluations, found.trace)
 
@@ -62,7 +62,7 @@ def _rescue(
     if len(moved):
         state = found.state.copy()
         state[moved] = near.state[closer]
-        if hasattr(type(problem), "quadratic"):
+        if hasattr(type(problem), "closed_form"):
             # every sample once more, those already solved stay: what the map remembers has to be of one state
             last = _take(_newton(problem, solver, state, keep_trace), moved)
         else:

@@ -144,7 +144,7 @@ class AmplitudeMap:
         return self.bound.evaluator.injection.T @ self.inputs.T
 
     @cached_property
-    def quadratic(self) -> RationalQuadratic:
+    def closed_form(self) -> RationalQuadratic:
         """m as a ratio of quadratics in q."""
         rows = len(self.bound.matrix)
         product = matmul(self.bound.stacked, self.inputs.T)
@@ -180,11 +180,11 @@ class AmplitudeMap:
 
     def values(self, state: Array, rows: Array) -> Evaluation:
         """m at `state` (b, K) for the samples `rows`."""
-        return Evaluation(self.quadratic.linearize(state, rows)[0])
+        return Evaluation(self.closed_form.linearize(state, rows)[0])
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""
-        values, jacobian = self.quadratic.linearize(state, rows)
+        values, jacobian = self.closed_form.linearize(state, rows)
         return Evaluation(values), jacobian
 
     def remember(self, state: Array, found: NewtonResult) -> None:

@@ -95,7 +95,7 @@ class AmplitudePoint:
         if self.solved is not None:
             size = self._source.num_states
             return np.ascontiguousarray(self.solved.jacobian.T.reshape(-1, size, size), dtype=self.state.dtype)
-        return self._source.quadratic.linearize(self.state, np.arange(self._source.batch))[1]
+        return self._source.closed_form.linearize(self.state, np.arange(self._source.batch))[1]
 
     @cached_property
     def input_jacobian(self) -> Array:

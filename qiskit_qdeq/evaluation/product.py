@@ -162,8 +162,8 @@ class ProductMap(ColumnMap):
         return np.ascontiguousarray(self.bound.evaluator.layout.merge(self.inputs).T, dtype=float)
 
     @property
-    def quadratic(self) -> MultilinearMap:
-        """The closed form that the compiled solve iterates (multilinear here; the solver asks for it by this name)."""
+    def closed_form(self) -> MultilinearMap:
+        """The closed form that the compiled solve iterates."""
         return MultilinearMap(self.bound.form, self.base)
 
     def remember(self, state: Array, found: MultilinearSolution) -> None:

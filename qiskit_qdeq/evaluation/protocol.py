@@ -113,7 +113,7 @@ class RootProblem(Protocol):
 class EquilibriumMap(RootProblem, Protocol):
     """q -> m(x + P q; θ) for the samples of one minibatch at fixed weights.
 
-    A map that knows m as a ratio of quadratics has a property `quadratic`, the `RationalQuadratic` of the minibatch, so that
+    A map that knows m in closed form has a property `closed_form` (a `RationalQuadratic` or a `MultilinearMap`), so that
     solving it needs no circuit at all, and a method `remember` that is given what the solve computed at its solution. A map
     that can be measured as one has a method `probe`, see `probe.ProbedMap`. `cost` is what all evaluations have cost so far.
     """

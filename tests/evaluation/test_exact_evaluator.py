@@ -386,7 +386,7 @@ def test_amplitudes_and_rotations_have_a_closed_form_and_other_circuits_have_non
     for kind in KINDS:
         _, weights, _, inputs, _, evaluator = problem_of(25, kind, 2)
         expected = kind not in {"zz", "reupload"}
-        assert hasattr(evaluator.bind(weights).map(inputs), "quadratic") == expected
+        assert hasattr(evaluator.bind(weights).map(inputs), "closed_form") == expected
 
 
 def test_unknown_dtype_and_misshapen_injection_are_errors():
