@@ -11,6 +11,7 @@ import numpy as np
 
 from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.regularization import Regularization
@@ -147,10 +148,13 @@ def opened(options: Any, model: QDEQModel) -> AbstractContextManager[QDEQModel]:
     Raises:
         InputError: for arguments that contradict each other or have no effect.
     """
+    if options.sampling is not None and not isinstance(options.sampling, Sampling):
+        raise InputError(f"sampling must be a Sampling or None, got {options.sampling!r}")
     if is_exact(options):
-        if options.shots is not None or options.sampling is not None:
+        given = [name for name in ("shots", "sampling") if getattr(options, name) is not None]
+        if given:
             raise InputError(
-                "shots and sampling have no effect with backend='exact': give a backend such as 'aer' or 'fake:torino', "
+                f"{_shown(options, given)} has no effect with backend='exact': give a backend such as 'aer' or 'fake:torino', "
                 "or an estimator"
             )
         return contextlib.nullcontext(model)

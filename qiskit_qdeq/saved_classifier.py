@@ -10,8 +10,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from qiskit_qdeq.circuits import CircuitTemplate
+from qiskit_qdeq.classifier_options import OF_MODEL, build_model, check_arguments
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from qiskit_qdeq.training.identity import circuit_digest
@@ -90,8 +93,8 @@ def _restored(kind: type[C], found: Checkpoint, template: CircuitTemplate | None
         raise ValueError(f"epochs {epochs!r}, feature names {names!r}")
     if names is not None:
         result.feature_names_in_ = np.array(names, object)
-    result._check_arguments()
-    model = result._model(result.n_features_in_)
+    check_arguments(result)
+    model = build_model(result, result.n_features_in_, len(result.classes_))
     if circuit_digest(model) != document["circuit"]:
         raise ValueError("its circuit is another one than it was fitted with (another template or version)")
     parameters = arrays["parameters"]
@@ -107,6 +110,7 @@ def _restored(kind: type[C], found: Checkpoint, template: CircuitTemplate | None
     state = optimizer(result.optimizer).from_arrays(moments)
     result.model_, result.parameters_, result._optimizer_state = model, parameters, state
     result.history_, result.n_iter_ = history_from(arrays), epochs
+    result._built_with = {name: getattr(result, name) for name in OF_MODEL}
     return result
 
 
@@ -124,8 +128,13 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Solver):
         options = dataclasses.asdict(value)
         return {"solver": f"scipy:{options.pop('method')}" if value.name == "scipy" else value.name, **options}
-    if isinstance(value, Backward):
+    if isinstance(value, Backward | Execution | Sampling):
         return dataclasses.asdict(value)
+    if (name == "estimator" and value is not None) or (name == "backend" and not isinstance(value, str)):
+        raise InputError(
+            f"{name} is an object of this process, which cannot be stored: call set_params(backend='exact', estimator=None) "
+            "before save, and give the object again after load"
+        )
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -134,4 +143,8 @@ def _object(name: str, value: Any) -> Any:
         return solver(value["solver"], **{key: item for key, item in value.items() if key != "solver"})
     if name == "backward" and isinstance(value, dict):
         return Backward(**value)
+    if name == "backend" and isinstance(value, dict):
+        return Execution(**value)
+    if name == "sampling" and isinstance(value, dict):
+        return Sampling(**value)
     return value

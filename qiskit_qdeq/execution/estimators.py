@@ -135,7 +135,7 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
     from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
 
     if not isinstance(backend, BackendV2):
-        raise InputError(f"backend must be a BackendV2, got {type(backend).__name__}")
+        raise InputError(f"backend must be a BackendV2, got {backend!r}")
     _check_size(backend, num_qubits)
     if isinstance(backend, IBMBackend):
         return _ibm(execution, backend, num_qubits)
@@ -156,7 +156,7 @@ def _given_estimator(
     execution: Execution, backend: BackendV2 | None, estimator: BaseEstimatorV2, num_qubits: int
 ) -> OpenEstimator:
     if not callable(getattr(estimator, "run", None)):
-        raise InputError(f"estimator must have the run method of BaseEstimatorV2, got {type(estimator).__name__}")
+        raise InputError(f"estimator must have the run method of BaseEstimatorV2, got {estimator!r}")
     _refuse_runtime_fields(execution, "an estimator object, which has its own")
     if execution.resilience_level is not None:
         raise InputError("resilience_level has no effect with an estimator object; set it in the estimator's options")

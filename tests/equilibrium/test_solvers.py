@@ -334,7 +334,7 @@ def test_every_evaluation_of_a_rescue_is_counted():
 
 
 def test_rounding_that_keeps_a_sample_above_the_tolerance_starts_no_rescue():
-    problem = draw_problem(build_model("angle", state_scale=0.3, dtype="float32"), 6)[0]
+    problem = draw_problem(build_model("circuit", state_scale=0.3, dtype="float32"), 6)[0]
     found = solve(problem, Newton(tol=1e-12), on_failure="accept")
     plain = solve(problem, Newton(tol=1e-12, rescue_steps=0), on_failure="accept")
     assert (found.status == Status.STALLED).any()
