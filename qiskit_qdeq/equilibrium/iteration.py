@@ -51,7 +51,9 @@ class Iteration:
             before = residuals
             step = self.solver.propose(memory, residuals, jacobian)
             residuals, jacobian, step = self._move(step, residuals)
-            self.solver.update(memory, step, residuals - before)
+            # from a residual that was mere noise nothing is learnt
+            known = (self.within[self.rows] == 0)[:, None]
+            self.solver.update(memory, known * step, known * (residuals - before))
             moved = self.status[self.rows] != Status.STALLED
             self.trace.append(np.full(len(self.best), np.nan))
             self.steps[self.rows[moved]] += 1
