@@ -2,8 +2,9 @@
 
     q_0 solves q = m̂(q) on the map from the probes;  g = m(q_0) - q_0 is measured;  q_1 = q_0 + (1 - Ĵ)⁻¹ g     (chord step)
 
-The chord step removes what noise inside the encoder makes the map miss. Where g is mere shot noise, q_0 and q_1 are two
-equally good estimates and their mean is taken.
+The chord step removes what noise inside the encoder makes the map miss. q_0 is about as noisy as one measurement, so that g
+has twice its variance; where g is no more than that, q_0 and q_1 are two equally good estimates and their mean is taken. A
+state that is the mean of c estimates takes 1/(c + 1) of a step to the next (measured: docs/estimators.md).
 """
 
 from __future__ import annotations
@@ -62,11 +63,12 @@ def solve_with_probe(problem: Any, solver: Probe, state: Array, solve: Any) -> S
         found = solve(probed, solver.newton, state, on_failure="accept")
     # a map made of noisy values may have its root outside the range of the observables, where no circuit was measured
     state, rows = np.clip(found.state, -1, 1), np.arange(len(found.state))
+    estimates = np.ones(len(rows))
     for _ in range(solver.corrections - 1):
-        evaluation = problem.values(state, rows)
-        state = state + _chord(probed, state, evaluation, solver)[0]
+        step, _, noise = _chord(probed, state, problem.values(state, rows), estimates, solver)
+        state, estimates = state + step, np.where(noise, estimates + 1, 1)
     point = problem.at(state)
-    step, residuals, noise = _chord(probed, state, point.evaluation, solver)
+    step, residuals, noise = _chord(probed, state, point.evaluation, estimates, solver)
     if solver.corrections:
         state = state + step
         problem.correct(point, state)
@@ -83,12 +85,20 @@ def solve_with_probe(problem: Any, solver: Probe, state: Array, solve: Any) -> S
     return Solution(state, norms, status, found.steps, evaluations, norms[:, None], problem.cost - before)
 
 
-def _chord(probed: Any, state: Array, evaluation: Evaluation, solver: Probe) -> tuple[Array, Array, Array]:
-    """The chord step from measured values, their residuals, and which of these are mere noise."""
+def _chord(
+    probed: Any, state: Array, evaluation: Evaluation, estimates: Array, solver: Probe
+) -> tuple[Array, Array, Array]:
+    """The chord step from measured values, their residuals, and which of these are mere noise.
+
+    `estimates` (b,): of how many estimates each state is the mean.
+    """
     residuals = evaluation.values - state
     slopes = probed.linearize(state, np.arange(len(state)))[1]
     step = solve_linear(np.eye(state.shape[1]) - slopes, residuals)
-    noise = within_noise(residuals, evaluation.std_errors, solver.confidence)
-    step[noise] *= 0.5
+    errors = evaluation.std_errors
+    if errors is not None:
+        errors = errors * np.sqrt(1 + 1 / estimates)[:, None]
+    noise = within_noise(residuals, errors, solver.confidence)
+    step[noise] /= 1 + estimates[noise, None]
     step[~np.isfinite(step).all(axis=1)] = 0
     return step, residuals, noise

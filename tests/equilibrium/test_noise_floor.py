@@ -70,6 +70,16 @@ def test_averaging_lowers_the_variance_of_the_state():
     assert error(8) < 0.4 * error(1)
 
 
+def test_broyden_learns_nothing_from_noise_it_averages():
+    # secants of mere noise would make the inverse, and with it the averaged steps, arbitrarily wrong
+    problem = NoisyMap(batch=400)
+    found = solve(problem, solver("broyden", tol=1e-9, averaging=6), on_failure="accept")
+    errors = np.linalg.norm(found.state - problem.truth, axis=1)[found.status == Status.NOISE_FLOOR]
+    single = np.linalg.norm(np.linalg.solve(np.eye(3) - problem.matrix, SIGMA * np.eye(3)), axis=(1, 2))
+    assert len(errors) > 300
+    assert np.sqrt(np.mean(errors**2)) < 0.6 * np.sqrt(np.mean(single**2))
+
+
 def test_a_residual_is_noise_at_the_confidence_asked_for():
     rng = np.random.default_rng(0)
     errors = np.full((4000, 3), 0.02)
@@ -102,7 +112,7 @@ class ProbedMap(NoisyMap):
 
             def values(self, state, rows):
                 exact = np.einsum("bij,bj->bi", source.matrix[rows], state) + source.offset[rows]
-                return Evaluation(exact + source.shift)
+                return Evaluation(exact + np.broadcast_to(source.shift, source.offset.shape)[rows])
 
             def linearize(self, state, rows):
                 return self.values(state, rows), source.matrix[rows]
@@ -150,6 +160,20 @@ def test_a_residual_within_noise_is_averaged_not_chased():
     assert noise.mean() > 0.9
     full = np.linalg.solve(np.eye(3) - problem.matrix, SIGMA * np.ones((300, 3, 1)))
     assert np.mean((found.state - problem.truth)[noise] ** 2) < 0.5 * np.mean(full**2)
+
+
+@pytest.mark.parametrize("corrections", [1, 3])
+def test_corrections_within_noise_average_the_probed_state_with_the_measured_ones(corrections):
+    problem = ProbedMap(0.0, batch=600, size=8)
+    # the probed map is as noisy as one measurement, the measurements are independent of it
+    problem.shift = SIGMA * problem.rng.normal(size=problem.offset.shape)
+    found = solve(problem, solver("probe", corrections=corrections), on_failure="accept")
+    assert (found.status == Status.NOISE_FLOOR).mean() > 0.9
+    single = np.linalg.norm(np.linalg.solve(np.eye(8) - problem.matrix, SIGMA * np.eye(8)), axis=(1, 2))
+    error = np.linalg.norm(found.state - problem.truth, axis=1)
+    share = np.mean(error**2) / np.mean(single**2)
+    # 1/(1 + c) but for the one in twenty that is taken for a residual above noise
+    assert 0.8 < share * (1 + corrections) < 1.5
 
 
 @pytest.mark.parametrize(
