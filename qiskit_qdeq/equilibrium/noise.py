@@ -20,11 +20,16 @@ def within_noise(residuals: Array, std_errors: Array | None, confidence: float) 
 
     An infinite standard error says nothing about its residual, so such a sample never is.
     """
+    result: Array = noise_distance(residuals, std_errors) <= _quantile(residuals.shape[1], confidence)
+    return result
+
+
+def noise_distance(residuals: Array, std_errors: Array | None) -> Array:
+    """Σ_j (g_j / σ_j)² (b,), which is K on average for mere noise; infinite if exact or where an error is not known."""
     if std_errors is None:
-        return np.zeros(len(residuals), dtype=bool)
+        return np.full(len(residuals), np.inf)
     distance = np.sum((residuals / std_errors) ** 2, axis=1)
-    known = np.isfinite(std_errors).all(axis=1)
-    result: Array = known & (distance <= _quantile(residuals.shape[1], confidence))
+    result: Array = np.where(np.isfinite(std_errors).all(axis=1), distance, np.inf)
     return result
 
 

@@ -2,9 +2,13 @@
 
     q_0 solves q = m̂(q) on the map from the probes;  g = m(q_0) - q_0 is measured;  q_1 = q_0 + (1 - Ĵ)⁻¹ g     (chord step)
 
-The chord step removes what noise inside the encoder makes the map miss. q_0 is about as noisy as one measurement, so that g
-has twice its variance; where g is no more than that, q_0 and q_1 are two equally good estimates and their mean is taken. A
-state that is the mean of c estimates takes 1/(c + 1) of a step to the next (measured: docs/estimators.md).
+The chord step removes what noise inside the encoder makes the map miss. But q_0 and q_1 are about equally noisy, so where
+g is mere shot noise their mean is better than either. A state that is the mean of c estimates takes the share
+
+    w = 1 - c / (c + 1) · min(1, K / Σ_j (g_j / σ_j)²),        σ² = (1 + 1/c) times the variance of one measurement
+
+of the step: 1/(c + 1) within noise, all of it far above, as the variance that g shows demands. It counts for 1/w estimates
+then (measured: docs/estimators.md).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qiskit_qdeq.equilibrium.noise import within_noise
+from qiskit_qdeq.equilibrium.noise import noise_distance, within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Newton, Solver, solve_linear
 from qiskit_qdeq.evaluation.protocol import Evaluation
@@ -65,10 +69,13 @@ def solve_with_probe(problem: Any, solver: Probe, state: Array, solve: Any) -> S
     state, rows = np.clip(found.state, -1, 1), np.arange(len(found.state))
     estimates = np.ones(len(rows))
     for _ in range(solver.corrections - 1):
-        step, _, noise = _chord(probed, state, problem.values(state, rows), estimates, solver)
-        state, estimates = state + step, np.where(noise, estimates + 1, 1)
+        step, share, _ = _chord(probed, state, problem.values(state, rows), estimates)
+        state, estimates = state + step, 1 / share
     point = problem.at(state)
-    step, residuals, noise = _chord(probed, state, point.evaluation, estimates, solver)
+    evaluation = point.evaluation
+    residuals = evaluation.values - state
+    step, _, errors = _chord(probed, state, evaluation, estimates)
+    noise = within_noise(residuals, errors, solver.confidence)
     if solver.corrections:
         state = state + step
         problem.correct(point, state)
@@ -85,20 +92,17 @@ def solve_with_probe(problem: Any, solver: Probe, state: Array, solve: Any) -> S
     return Solution(state, norms, status, found.steps, evaluations, norms[:, None], problem.cost - before)
 
 
-def _chord(
-    probed: Any, state: Array, evaluation: Evaluation, estimates: Array, solver: Probe
-) -> tuple[Array, Array, Array]:
-    """The chord step from measured values, their residuals, and which of these are mere noise.
+def _chord(probed: Any, state: Array, evaluation: Evaluation, estimates: Array) -> tuple[Array, Array, Array | None]:
+    """The share of the chord step to be taken (b, K), that share w (b,), and the errors σ of the residuals.
 
     `estimates` (b,): of how many estimates each state is the mean.
     """
-    residuals = evaluation.values - state
+    residuals, size = evaluation.values - state, state.shape[1]
     slopes = probed.linearize(state, np.arange(len(state)))[1]
-    step = solve_linear(np.eye(state.shape[1]) - slopes, residuals)
+    step = solve_linear(np.eye(size) - slopes, residuals)
+    step[~np.isfinite(step).all(axis=1)] = 0
     errors = evaluation.std_errors
     if errors is not None:
         errors = errors * np.sqrt(1 + 1 / estimates)[:, None]
-    noise = within_noise(residuals, errors, solver.confidence)
-    step[noise] /= 1 + estimates[noise, None]
-    step[~np.isfinite(step).all(axis=1)] = 0
-    return step, residuals, noise
+    share = 1 - estimates / (estimates + 1) * (size / np.fmax(noise_distance(residuals, errors), size))
+    return step * share[:, None], share, errors

@@ -172,8 +172,8 @@ def test_corrections_within_noise_average_the_probed_state_with_the_measured_one
     single = np.linalg.norm(np.linalg.solve(np.eye(8) - problem.matrix, SIGMA * np.eye(8)), axis=(1, 2))
     error = np.linalg.norm(found.state - problem.truth, axis=1)
     share = np.mean(error**2) / np.mean(single**2)
-    # 1/(1 + c) but for the one in twenty that is taken for a residual above noise
-    assert 0.8 < share * (1 + corrections) < 1.5
+    # 1/(1 + c), and a little for residuals that look larger than noise
+    assert 0.9 < share * (1 + corrections) < 1.5
 
 
 @pytest.mark.parametrize(
