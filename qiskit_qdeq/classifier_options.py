@@ -154,8 +154,8 @@ def opened(options: Any, model: QDEQModel) -> AbstractContextManager[QDEQModel]:
         given = [name for name in ("shots", "sampling") if getattr(options, name) is not None]
         if given:
             raise InputError(
-                f"{_shown(options, given)} has no effect with backend='exact': give a backend such as 'aer' or 'fake:torino', "
-                "or an estimator"
+                f"{_shown(options, given)} has no effect with backend='exact': give a backend such as 'aer' or "
+                "'fake:torino', or an estimator"
             )
         return contextlib.nullcontext(model)
     # imported here: who never measures does not load the primitives
