@@ -1,7 +1,7 @@
 """What a training step or a prediction will cost before it is run, by the same plan that runs it.
 
-The number of steps an iterating solver takes is not known beforehand, nor when samples leave its PUB: with the largest number
-of steps the prediction is an upper bound. For `probe` it is exact.
+The number of steps an iterating solver takes is not known beforehand, nor when samples leave its PUB: with the largest
+number of steps the prediction is an upper bound. For `probe` it is exact.
 """
 
 from __future__ import annotations
