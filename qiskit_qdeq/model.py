@@ -139,7 +139,7 @@ class QDEQModel:
             sampling: shots or precision per purpose, and how the weight gradient is estimated.
             seed: of randomly chosen shifts.
             runner_options: `backend` or `pass_manager` to transpile the template for, `limits`, see
-                `execution.CircuitRunner`.
+                `execution.runner.CircuitRunner`; `notes`, see `EstimatorEvaluator`.
 
         Raises:
             InputError: if the circuit has gates without a shift rule, or does not fit the backend.

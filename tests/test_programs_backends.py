@@ -31,7 +31,7 @@ def test_training_from_shots_counts_what_it_spends(tmp_path):
     # two steps of two jobs, two jobs per evaluation of the validation and test samples, validation once more at the epoch
     assert history == 2 * 2 + 3 * 2
     assert metrics["circuits"] * 200 == metrics["shots"] == stored["shots"]
-    assert stored["execution"]["backend"].startswith("aer")
+    assert stored["execution"]["execution"]["backend"] == "aer"
     assert stored["configuration"]["solver"]["name"] == "probe"
     assert not np.isnan(stored["test_loss"])
 
@@ -47,8 +47,9 @@ def test_the_seed_decides_the_shots(tmp_path):
 def test_a_measured_run_resumes_only_on_its_own_backend(tmp_path):
     folder = tmp_path / "run"
     train.main({**MEASURED, "output": folder})
-    with pytest.raises(CheckpointError, match="execution"):
-        train.main({**MEASURED, "output": folder, "resume": True, "shots": 300})
+    for other in ({"shots": 300}, {"noise": "0.001,0.01,0.02"}, {"backend": "statevector"}):
+        with pytest.raises(CheckpointError, match="execution"):
+            train.main({**MEASURED, "output": folder, "resume": True, **other})
     again = train.main({"output": folder, "resume": True, "quiet": True, "no_plots": True})
     assert again["shots"] == json.loads((folder / "metrics.json").read_text("utf-8"))["shots"]
 

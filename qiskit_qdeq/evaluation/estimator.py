@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.evaluation.weight_gradient import Plan, gradient_plan
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.primitives import innermost
 from qiskit_qdeq.execution.runner import CircuitRunner, Measurement, Request
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,6 +37,7 @@ class EstimatorEvaluator:
         estimator: `run(pubs)` -> job, as `qiskit.primitives.BaseEstimatorV2`.
         sampling: shots or precision per purpose and the weight gradient's estimator.
         seed: of randomly chosen shifts; the estimator's own noise is seeded by whoever made it.
+        notes: plain values kept in `description`: what else decides the results, such as noise and mitigation.
         runner_options: for `CircuitRunner`: backend or pass_manager to transpile the template for, limits.
 
     Raises:
@@ -52,6 +54,7 @@ class EstimatorEvaluator:
         *,
         sampling: Sampling | None = None,
         seed: int = 0,
+        notes: Mapping[str, Any] | None = None,
         **runner_options: Any,
     ) -> None:
         if injection.shape != (template.num_features, template.num_states):
@@ -62,7 +65,7 @@ class EstimatorEvaluator:
         self.template, self.injection = template, np.asarray(injection, dtype=float)
         self.gates = GateTemplate(template)
         self.sampling = sampling or Sampling()
-        self.estimator, self.seed = estimator, seed
+        self.estimator, self.seed, self._notes = estimator, seed, dict(notes or {})
         #: Where state and readout observables stand among all that are measured; equal ones are sent once.
         self.states = np.arange(template.num_states)
         self.readouts = template.num_states + np.arange(template.num_readouts)
@@ -74,9 +77,10 @@ class EstimatorEvaluator:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Which estimator on which backend, sampling and seed."""
+        """Which estimator on which backend, sampling, seed and notes."""
         return {
-            "estimator": type(self.estimator).__name__,
+            **self._notes,
+            "estimator": type(innermost(self.estimator)).__name__,
             "backend": self.runner.backend_name,
             "sampling": dataclasses.asdict(self.sampling),
             "seed": self.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from qiskit.primitives import BaseEstimatorV2
 from qiskit.providers import BackendV2
@@ -13,6 +13,9 @@ from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.estimators import build_estimator
 from qiskit_qdeq.model import QDEQModel
+
+#: Fields that may differ between a run and its continuation.
+_RESUMABLE = ("mode", "max_time")
 
 
 @contextlib.contextmanager
@@ -53,4 +56,5 @@ def executed(
             seed=execution.seed or 0,
             backend=opened.backend,
             pass_manager=opened.pass_manager,
+            notes={"execution": {name: value for name, value in asdict(execution).items() if name not in _RESUMABLE}},
         )
