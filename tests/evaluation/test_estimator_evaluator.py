@@ -17,6 +17,7 @@ from qiskit_qdeq.evaluation.exact import exact_evaluator
 from qiskit_qdeq.evaluation.protocol import Cost, Cotangent
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
 
 KINDS = ["amplitude", "padded", "layered", "angle", "zz", "reupload"]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -30,7 +31,7 @@ def pair_of(seed, kind, num_qubits=2, batch=3, sampling=None, **options):
     weights = rng.uniform(-2, 2, template.num_weights)
     inputs = rng.normal(size=(batch, template.num_features)) + 0.5
     state = rng.uniform(-1, 1, (batch, template.num_states))
-    measured = EstimatorEvaluator(template, injection, StatevectorEstimator(), sampling=sampling)
+    measured = EstimatorEvaluator(template, injection, DensityMatrixEstimator(), sampling=sampling)
     return rng, measured.bind(weights), exact_evaluator(template, injection).bind(weights), inputs, state
 
 
@@ -85,10 +86,22 @@ def test_probes_determine_the_whole_map(seed, kind, num_qubits):
     assert problem.cost.circuits >= batch * (size + 1) + size * (size + 1) // 2
 
 
+def test_qiskits_reference_estimator_agrees():
+    rng, _, exact, inputs, state = pair_of(0, "amplitude")
+    evaluator = exact.evaluator
+    template = random_template(np.random.default_rng(0), "amplitude", 2)
+    ours = EstimatorEvaluator(template, evaluator.injection, StatevectorEstimator())
+    weights = rng.uniform(-2, 2, template.num_weights)
+    point = ours.bind(weights).map(inputs).at(state)
+    expected = exact_evaluator(template, evaluator.injection).bind(weights).map(inputs).at(state)
+    np.testing.assert_allclose(point.features, expected.features, atol=1e-10)
+    np.testing.assert_allclose(point.jacobian, expected.jacobian, atol=1e-8)
+
+
 def small_model(sampling=None, encoder=None, readout="zz"):
     template = CircuitTemplate(encoder or AmplitudeEncoder(4), paper_like(), readout=readout)
     injection = np.kron(np.eye(2), np.ones((2, 1)))[: template.num_features] * 0.5
-    return EstimatorEvaluator(template, injection, StatevectorEstimator(), sampling=sampling)
+    return EstimatorEvaluator(template, injection, DensityMatrixEstimator(), sampling=sampling)
 
 
 def paper_like():
@@ -208,14 +221,14 @@ def test_sampling_options_that_cannot_be_used_are_refused(options, message):
 
 def test_probing_is_refused_where_the_map_is_no_ratio_of_quadratics():
     template = CircuitTemplate(AngleEncoder("yy", [0, 1], 2), paper_like())
-    evaluator = EstimatorEvaluator(template, 0.5 * np.eye(2), StatevectorEstimator())
+    evaluator = EstimatorEvaluator(template, 0.5 * np.eye(2), DensityMatrixEstimator())
     with pytest.raises(InputError, match="solver 'probe' needs amplitude encoding"):
         evaluator.bind(WEIGHTS).map(np.ones((1, 2))).probe()
 
 
 def test_probing_is_refused_without_feedback():
     template = CircuitTemplate(AmplitudeEncoder(4), paper_like())
-    evaluator = EstimatorEvaluator(template, np.zeros((4, 2)), StatevectorEstimator())
+    evaluator = EstimatorEvaluator(template, np.zeros((4, 2)), DensityMatrixEstimator())
     with pytest.raises(InputError, match="not zero"):
         evaluator.bind(WEIGHTS).map(INPUTS).probe()
 
@@ -240,7 +253,7 @@ def test_inputs_of_another_width_are_refused():
 
 def test_the_papers_ten_qubits_need_few_encoder_shifts():
     template = CircuitTemplate(AngleEncoder.paper(10), paper_ansatz(10), readout="z")
-    evaluator = EstimatorEvaluator(template, np.kron(np.eye(10), np.ones((10, 1))), StatevectorEstimator())
+    evaluator = EstimatorEvaluator(template, np.kron(np.eye(10), np.ones((10, 1))), DensityMatrixEstimator())
     assert evaluator.gates.num_encoder_angles == 7
 
 
@@ -251,6 +264,6 @@ def test_feature_maps_with_products_of_inputs_are_differentiated():
     injection = 0.3 * np.eye(2)
     data = np.array([[0.3, -0.8]])
     state = np.array([[0.2, -0.1]])
-    ours = EstimatorEvaluator(template, injection, StatevectorEstimator()).bind(WEIGHTS).map(data).at(state)
+    ours = EstimatorEvaluator(template, injection, DensityMatrixEstimator()).bind(WEIGHTS).map(data).at(state)
     truth = exact_evaluator(template, injection).bind(WEIGHTS).map(data).at(state)
     np.testing.assert_allclose(ours.jacobian, truth.jacobian, atol=1e-10)
