@@ -3,10 +3,9 @@
 python benchmarks/circuits_per_step.py [--qubits 4 10] [--shots 1024] [--json FILE]
 
 Random data and parameters, default preset, batch 32, equal shots per circuit, ideal circuits ("aer"). `backward` is what the
-Jacobian at q* adds, `gradient` the shifts of all weights; the error is that of z* against the exact equilibrium. `ratio` is
-circuits of forward and backward solve over those of `probe`. Broyden counts twice: as it runs here, where samples stop at
-the noise floor (`broyden`), and for all its 10 steps (`broyden, no stop`), as without noise-aware stopping; so does `probe`,
-with one measured correction and with two.
+Jacobian at q* adds; the error is that of z* against the exact equilibrium. Broyden counts twice: as it runs here, where
+samples stop at the noise floor (`broyden`), and for all its 10 steps (`broyden, no stop`), as without noise-aware stopping;
+so does `probe`, with one measured correction and with two.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ import numpy as np
 from common import command_line, publish
 from minibatch import Minibatch, distance, random_minibatch
 
-from qiskit_qdeq import Execution, executed, solve, solver
+from qiskit_qdeq import Execution, TrainingConfig, executed, solve, solver
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.gradient.implicit import Backward, implicit_term
+from qiskit_qdeq.training.step import training_step
 
 SOLVERS = {
     "probe": solver("probe"),
@@ -36,33 +36,40 @@ SOLVERS = {
 }
 
 
-def step(case: Minibatch, name: str, shots: int, seed: int, weights: bool) -> dict[str, Any]:
-    """Forward solve, backward solve and, if asked for, the weight gradient, with what each has cost."""
-    costs = {}
+def solves(case: Minibatch, name: str, shots: int, seed: int) -> dict[str, Any]:
+    """Forward and backward solve, with what each has cost."""
     started = time.perf_counter()
     with executed(case.model, Execution("aer", shots=shots, seed=seed)) as measured:
         problem = measured.evaluator.bind(case.weights).map(case.inputs)
         found = solve(problem, SOLVERS[name], on_failure="accept")
-        costs["forward"] = problem.cost
-        point = problem.at(found.state)
+        forward = problem.cost
         cotangent = np.ones((len(case.inputs), case.model.template.num_readouts))
-        term = implicit_term(point, cotangent, Backward(), found)
-        costs["backward"] = problem.cost - costs["forward"]
-        if weights:
-            before = problem.cost
-            problem.pull_back([term])
-            costs["gradient"] = problem.cost - before
-        costs["step"] = problem.cost
-    solves: Cost = costs["forward"] + costs["backward"]
+        implicit_term(problem.at(found.state), cotangent, Backward(), found)
     errors = np.linalg.norm(found.state - case.state, axis=1)
     return {
-        "costs": {part: asdict(cost) for part, cost in costs.items()},
-        "solve_circuits": solves.circuits,
+        "forward": asdict(forward),
+        "backward": asdict(problem.cost - forward),
+        "both": asdict(problem.cost),
         "error_rms": distance(found.state, case.state),
         "error_median": float(np.median(errors)),
         "steps": float(np.mean(found.steps)),
         "seconds": time.perf_counter() - started,
     }
+
+
+def whole_step(case: Minibatch, name: str, shots: int, seed: int) -> Cost:
+    """What a training step costs, with the shifts of all weights, which go out together with what they do not depend on."""
+    with executed(case.model, Execution("aer", shots=shots, seed=seed)) as measured:
+        return training_step(
+            measured,
+            case.parameters,
+            case.inputs,
+            case.labels,
+            TrainingConfig(solver=SOLVERS[name]),
+            direct=False,
+            initial=None,
+            rng=np.random.default_rng,
+        ).cost
 
 
 def main() -> None:
@@ -71,7 +78,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--shots", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skip-gradient", action="store_true", help="count forward and backward solve only")
+    parser.add_argument("--skip-step", action="store_true", help="count forward and backward solve only")
     options = parser.parse_args()
     figures: dict[str, Any] = {"options": vars(options)}
     for qubits in options.qubits:
@@ -79,18 +86,19 @@ def main() -> None:
         rows: dict[str, Any] = {}
         print(f"{qubits} qubits, batch {options.batch}, {options.shots} shots, seed {options.seed}")
         for name in SOLVERS:
-            # the shifts of the weights are the same circuits whatever solver came before
-            rows[name] = step(case, name, options.shots, options.seed, name == "probe" and not options.skip_gradient)
-            row = rows[name]
-            row["ratio"] = row["solve_circuits"] / rows["probe"]["solve_circuits"]
-            parts = "  ".join(f"{part} {cost['circuits']}" for part, cost in row["costs"].items() if part != "step")
-            jobs = {key: sum(row["costs"][part][key] for part in ("forward", "backward")) for key in ("pubs", "jobs")}
+            rows[name] = solves(case, name, options.shots, options.seed)
+            row, both = rows[name], rows[name]["both"]
+            row["ratio"] = both["circuits"] / rows["probe"]["both"]["circuits"]
             print(
-                f"  {name:20s} circuits: {parts}; solves {row['solve_circuits']:6d} = {row['ratio']:5.2f} x probe in "
-                f"{jobs['pubs']} PUBs, {jobs['jobs']} jobs; ‖q - q*‖ rms {row['error_rms']:.4f} median "
-                f"{row['error_median']:.4f}; {row['seconds']:.0f} s",
+                f"  {name:20s} forward {row['forward']['circuits']:4d} + backward {row['backward']['circuits']:4d} circuits"
+                f" = {row['ratio']:5.2f} x probe, {both['pubs']:2d} PUBs, {both['jobs']:2d} jobs; ‖q - q*‖ rms "
+                f"{row['error_rms']:.4f} median {row['error_median']:.4f}; {row['seconds']:.0f} s",
                 flush=True,
             )
+        for name in () if options.skip_step else ("probe", "broyden"):
+            rows[name]["step"] = asdict(whole_step(case, name, options.shots, options.seed))
+            text = ", ".join(f"{value} {key}" for key, value in rows[name]["step"].items())
+            print(f"  whole training step with {name}: {text}", flush=True)
         figures[f"{qubits} qubits"] = rows
     publish(figures, options.json)
 
