@@ -168,7 +168,9 @@ class ExecutionArguments:
     """Where circuits run and how often; all but `backend` mean something only where circuits run at all."""
 
     backend: str = option(
-        "exact", "exact (linear algebra), statevector, aer, fake:NAME or ibm:NAME (account saved or in the environment)"
+        "exact",
+        "exact (linear algebra), aer, statevector (Qiskit's reference without --shots: 100 times slower than aer), fake:NAME or "
+        "ibm:NAME (account saved or in the environment)",
     )
     shots: int | None = option(None, "executions per circuit; default: exact on simulators, 4096 on devices", type=int)
     precision: float | None = option(None, "standard error instead of --shots", type=float)
