@@ -169,7 +169,7 @@ class ExecutionArguments:
 
     backend: str = option(
         "exact",
-        "exact (linear algebra), aer, statevector (Qiskit's reference without --shots: 100 times slower than aer), fake:NAME or "
+        "exact (linear algebra), aer, statevector (Qiskit's reference, without --shots 100 times slower), fake:NAME or "
         "ibm:NAME (account saved or in the environment)",
     )
     shots: int | None = option(None, "executions per circuit; default: exact on simulators, 4096 on devices", type=int)
