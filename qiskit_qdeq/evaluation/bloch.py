@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.evaluation import bloch_broyden, bloch_newton, interpolation_kernels
 from qiskit_qdeq.evaluation import bloch_kernels as kernels
-from qiskit_qdeq.evaluation import bloch_newton, interpolation_kernels
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.threads import run_parts
+from qiskit_qdeq.evaluation.vectors import LANES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _X, _Y, _Z = range(3)
-#: Numbers of V times product states that are held at once.
-_CHUNK = 1 << 15
+#: Product states and, of V times them, rows that are held at once: what fits the processor's nearer caches.
+_TAIL, _ROWS = 256, 64
 
 
 class ProductLayout:
@@ -143,15 +144,17 @@ class ProductLayout:
     def coefficients(self, columns: Array, observables: Observables) -> Array:
         """T (J, Π dims) from V, U times `basis`, planar (2, 2**n, 2**live)."""
         spinors, matrices = self.nodes
-        columns = np.ascontiguousarray(columns, dtype=float)
         dim = columns.shape[1]
+        # rows of V are computed with side by side, up to whole groups of lanes
+        padded = np.zeros((2, columns.shape[2], -(-dim // LANES) * LANES))
+        padded[:, :, :dim] = columns.transpose(0, 2, 1)
         if observables.is_diagonal:
-            values = _diagonal_values(columns, spinors, self.dims, self.size, observables.table)
+            values = _diagonal_values(padded, spinors, self.dims, observables.table)
         else:
-            dim = columns.shape[1]
-            work = np.empty((2, 2, self.size * dim))
-            interpolation_kernels.expand(columns, spinors, self.dims, 0, dim, work)
-            points = work[self.num_live % 2].reshape(2, self.size, dim)
+            height = padded.shape[2]
+            work = np.empty((2, 2, self.size * height))
+            interpolation_kernels.expand(padded, np.array([[1.0], [0.0]]), spinors, self.dims, 0, height, work)
+            points = work[self.num_live % 2].reshape(2, self.size, height)[:, :, :dim]
             values = observables.expectations(np.ascontiguousarray(points.transpose(0, 2, 1)))
         values = np.ascontiguousarray(values, dtype=float)
         interpolation_kernels.transform(values, matrices, self.dims)
@@ -170,27 +173,30 @@ def _simplex(slots: Array, dim: int) -> Array:
     return vectors
 
 
-def _diagonal_values(columns: Array, spinors: Array, dims: Array, size: int, table: Array) -> Array:
-    """Σ_s table[:, s] |(V ψ)_s|² (J, size) for all product states ψ, a few rows s at a time."""
-    dim = columns.shape[1]
-    rows = min(dim, max(8, 1 << (_CHUNK // size).bit_length()))
-    # cut by size alone: sums are added in one order whatever the number of threads
-    parts = 4 if dim >= 4 * rows else 1
-    totals = np.zeros((parts, size, len(table)))
-    signs = np.ascontiguousarray(table.T, dtype=float)
+def _diagonal_values(columns: Array, spinors: Array, dims: Array, table: Array) -> Array:
+    """Σ_s table[:, s] |(V ψ)_s|² (J, Π dims) for all product states ψ, some rows s and leading wires' states at a time."""
+    leading, heads = 0, np.ones((1, 1), dtype=complex)
+    while np.prod(dims[leading:]) > _TAIL:
+        heads = np.kron(heads, spinors[leading, : dims[leading], :, 0] + 1j * spinors[leading, : dims[leading], :, 1])
+        leading += 1
+    spinors, dims = spinors[leading:], dims[leading:]
+    size, height = int(np.prod(dims, dtype=np.int64)), columns.shape[2]
+    rows = min(height, _ROWS)
+    signs = np.zeros((height, len(table)))
+    signs[: table.shape[1]] = table.T
+    totals = np.zeros((len(heads), size, len(table)))
 
-    def add(part: int) -> None:
-        work = np.empty((2, 2, size * rows))
-        points = work[len(dims) % 2].reshape(2, size, rows)
+    def add(node: int) -> None:
+        head = np.stack([heads[node].real, heads[node].imag])
+        work, density = np.empty((2, 2, size * rows)), np.empty((size, rows))
         product = np.empty((size, len(table)))
-        for first in range(part * dim // parts, (part + 1) * dim // parts, rows):
-            interpolation_kernels.expand(columns, spinors, dims, first, rows, work)
-            np.square(points, out=points)
-            points[0] += points[1]
-            totals[part] += np.dot(points[0], signs[first : first + rows], out=product)
+        for first in range(0, height, rows):
+            interpolation_kernels.expand(columns, head, spinors, dims, first, rows, work)
+            interpolation_kernels.square(work[len(dims) % 2], density)
+            totals[node] += np.dot(density, signs[first : first + rows], out=product)
 
-    run_parts(add, [(part,) for part in range(parts)])
-    return np.asarray(totals.sum(axis=0).T)
+    run_parts(add, [(node,) for node in range(len(heads))])
+    return np.asarray(totals.reshape(-1, len(table)).T)
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,27 @@ class MultilinearSolution:
     status: Array
     values: Array
     jacobian: Array
+
+
+@dataclass(frozen=True)
+class QuasiNewtonSolution:
+    """What the compiled Broyden leaves besides the state: as in `MultilinearSolution`, and H.
+
+    Attributes:
+        residual: ‖g‖ at the best iterate (B,).
+        trace: (B, S + 1).
+        steps: (B,).
+        evaluations: (B,).
+        status: (B,).
+        inverse: H (B, K, K), None if not kept.
+    """
+
+    residual: Array
+    trace: Array
+    steps: Array
+    evaluations: Array
+    status: Array
+    inverse: Array | None
 
 
 class MultilinearForm:
@@ -283,15 +310,41 @@ class MultilinearForm:
         steps, evaluations, status = counts
         return MultilinearSolution(residual, trace.T, steps, evaluations, status, values, jacobian)
 
+    def broyden(
+        self,
+        base: Array,
+        state: Array,
+        tol: float,
+        rtol: float,
+        max_steps: int,
+        keep_trace: bool = True,
+        keep_inverse: bool = False,
+    ) -> QuasiNewtonSolution:
+        """Good Broyden from H = -1, every sample by itself, in double precision; it stops as `newton` does.
+
+        `state` (B, K) of float64 is overwritten with the best iterate.
+        """
+        batch, size = state.shape
+        trace = np.full((max_steps + 1 if keep_trace else 0, batch), np.nan)
+        residual = np.empty(batch)
+        counts = np.zeros((3, batch), dtype=np.int64)
+        inverse = np.empty((batch if keep_inverse else 0, size, size))
+        options = (tol, rtol, max_steps, trace, residual, counts, inverse)
+        run_parts(bloch_broyden.broyden, [(*self._fixed, base, state, *part, *options) for part in _ranges(batch)])
+        if keep_trace:
+            trace = trace[: int(counts[0].max(initial=0)) + 1]
+        steps, evaluations, status = counts
+        return QuasiNewtonSolution(residual, trace.T, steps, evaluations, status, inverse if keep_inverse else None)
+
 
 def _padded(matrix: Array) -> Array:
-    """The matrix with zero rows and columns up to multiples of the kernels' tile."""
-    out = np.zeros([-(-size // kernels.TILE) * kernels.TILE for size in matrix.shape])
-    out[: matrix.shape[0], : matrix.shape[1]] = matrix
+    """The matrix with zero rows up to a multiple of the kernels' tile."""
+    out = np.zeros((-(-len(matrix) // kernels.TILE) * kernels.TILE, matrix.shape[1]))
+    out[: len(matrix)] = matrix
     return out
 
 
 def _ranges(batch: int) -> Sequence[tuple[int, int]]:
-    """Parts of a batch of two groups of lanes each, so that lanes that finish early find other samples."""
-    step = 2 * kernels.LANES
+    """Parts of a batch of eight groups of lanes each, so that lanes that finish early find other samples."""
+    step = 8 * LANES
     return [(first, min(first + step, batch)) for first in range(0, batch, step)] or [(0, 0)]

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Barrier, Instruction, Parameter
 
+from qiskit_qdeq.evaluation.jit import JIT
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,7 +60,10 @@ class ClusteredProgram:
         self._live, self._dtype = live, np.dtype(dtype)
         self.root = self._tree(circuit)
         self.nodes = _descendants(self.root)
-        self._rows, self._columns = _sorting(self.root.qubits), _sorting(self.root.live)
+        rows, columns = _sorting(self.root.qubits), _sorting(self.root.live)
+        #: Where each entry of the sorted columns stands among those of the root, and the other way round.
+        self._entries = np.add.outer(len(columns) * rows, columns)
+        self._places = np.argsort(self._entries, axis=None).reshape(self._entries.shape)
         for node in self.nodes:
             if node.gates:
                 node.program = GateProgram(node.circuit(), parameters, dtype)
@@ -103,11 +108,11 @@ class ClusteredProgram:
 
     def sort(self, columns: Array) -> Array:
         """Columns of the root with rows and columns numbered as those of U."""
-        return np.ascontiguousarray(columns[:, self._rows][:, :, self._columns])
+        return _taken(columns, self._entries)
 
     def unsort(self, columns: Array) -> Array:
         """The inverse of `sort`."""
-        return np.ascontiguousarray(columns[:, np.argsort(self._rows)][:, :, np.argsort(self._columns)])
+        return _taken(columns, self._places)
 
     def _leaf(self, node: _Node) -> Array:
         (qubit,) = node.qubits
@@ -153,15 +158,28 @@ def _sorting(qubits: list[int]) -> Array:
     return numbers.transpose(np.argsort(qubits)[::-1]).ravel()
 
 
+def _taken(columns: Array, entries: Array) -> Array:
+    """Entries of planar columns (2, rows, columns) by their numbers (rows, columns)."""
+    # a mode that needs no check of the numbers, which are right
+    return np.stack([part.ravel().take(entries, mode="wrap") for part in columns])
+
+
 def _joined(a: Array, b: Array) -> Array:
     """V_a ⊗ V_b, planar."""
-    x, y = a[:, :, None, :, None], b[:, None, :, None, :]
-    product = np.empty((2, *np.broadcast_shapes(x.shape[1:], y.shape[1:])), dtype=a.dtype)
-    np.multiply(x[0], y[0], out=product[0])
-    product[0] -= x[1] * y[1]
-    np.multiply(x[0], y[1], out=product[1])
-    product[1] += x[1] * y[0]
+    product = np.empty((2, a.shape[1], b.shape[1], a.shape[2], b.shape[2]), dtype=a.dtype)
+    _join(a, b, product)
     return product.reshape(2, a.shape[1] * b.shape[1], -1)
+
+
+@numba.njit(**JIT)  # type: ignore[misc]
+def _join(a, b, product):  # type: ignore[no-untyped-def]
+    for i in range(a.shape[1]):
+        for k in range(b.shape[1]):
+            for l in range(a.shape[2]):  # noqa: E741
+                x, y = a[0, i, l], a[1, i, l]
+                for m in range(b.shape[2]):
+                    product[0, i, k, l, m] = x * b[0, k, m] - y * b[1, k, m]
+                    product[1, i, k, l, m] = x * b[1, k, m] + y * b[0, k, m]
 
 
 def _split(a: Array, b: Array, cotangents: Array) -> tuple[Array, Array]:

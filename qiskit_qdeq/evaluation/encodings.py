@@ -22,10 +22,9 @@ from qiskit_qdeq.evaluation.expressions import AngleMap
 from qiskit_qdeq.evaluation.jit import JIT
 from qiskit_qdeq.evaluation.program import GateTable, primitive_gates
 from qiskit_qdeq.evaluation.threads import run_parts, split_columns
+from qiskit_qdeq.evaluation.vectors import LANES, load, store
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-_LANES = 16
 
 
 class Encoding(Protocol):
@@ -132,26 +131,28 @@ def _product_columns(axes, qubits, num_qubits, inputs, directions, out, first, l
     dim = 1 << num_qubits
     dtype = out.dtype
     # one-qubit states and derivatives: (qubit, component, re/im, lane), and one leading entry per direction
-    pair = np.empty((num_qubits, 2, 2, _LANES), dtype)
-    slope = np.empty((count, num_qubits, 2, 2, _LANES), dtype)
-    state = np.empty((2, dim, _LANES), dtype)
-    tangent = np.empty((count, 2, dim, _LANES), dtype)
-    half = np.zeros((1, _LANES))
-    cosine, sine = np.empty((1, _LANES)), np.empty((1, _LANES))
-    rate = np.empty(_LANES, dtype)
-    for start in range(first, last, _LANES):
-        width = min(_LANES, last - start)
+    pair = np.empty((num_qubits, 2, 2, LANES), dtype)
+    slope = np.empty((count, num_qubits, 2, 2, LANES), dtype)
+    state = np.empty((2, dim, LANES), dtype)
+    tangent = np.empty((count, 2, dim, LANES), dtype)
+    half, cosine, sine = np.zeros(LANES), np.empty(LANES), np.empty(LANES)
+    room = np.empty(3 * LANES)
+    rate = np.empty(LANES, dtype)
+    for start in range(first, last, LANES):
+        width = min(LANES, last - start)
         pair[:] = 0
         slope[:] = 0
         pair[:, 0, 0, :] = 1
         for i in range(len(axes)):
             for c in range(width):
-                half[0, c] = 0.5 * inputs[start + c, i]
-            sine_cosine(half, sine, cosine, 0, _LANES)
+                half[c] = 0.5 * inputs[start + c, i]
+            sines, cosines = sine_cosine(load(half, 0), room)
+            store(sine, 0, sines)
+            store(cosine, 0, cosines)
             q = qubits[i]
-            _rotate(pair[q], axes[i], cosine[0], sine[0], width)
+            _rotate(pair[q], axes[i], cosine, sine, width)
             for r in range(count):
-                _rotate(slope[r, q], axes[i], cosine[0], sine[0], width)
+                _rotate(slope[r, q], axes[i], cosine, sine, width)
                 for c in range(width):
                     rate[c] = 0.5 * directions[start + c, r, i]
                 _add_derivative(slope[r, q], pair[q], axes[i], rate, width)

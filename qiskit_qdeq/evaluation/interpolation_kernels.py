@@ -6,42 +6,60 @@ import numba
 import numpy as np
 
 from qiskit_qdeq.evaluation.bloch_kernels import ORDERED_JIT
+from qiskit_qdeq.evaluation.vectors import LANES, load, splat, store
 
 
 @numba.njit(**ORDERED_JIT)  # type: ignore[misc]
-def expand(columns, spinors, dims, first, rows, work):  # type: ignore[no-untyped-def]
-    """Rows of V from `first` on times product states: planar (2, 2**n, 2**live) -> (2, Π dims · rows) in work[live % 2].
+def expand(columns, head, spinors, dims, first, rows, work):  # type: ignore[no-untyped-def]
+    """Rows of V from `first` on times product states; planar, node i of row s at i · rows + s of work[live % 2].
 
-    `spinors` (live, 4, 2, 2) are the dims[w] one-qubit states of every wire, (component, re/im), the first one real.
+    Columns (2, 2**live, 2**n) of V, their last axis and `rows` multiples of `LANES`. `head` (2, 2**leading) is the state of
+    the leading wires. `spinors` (live, 4, 2, 2) are the dims[w] one-qubit states of every other wire, (component, re/im),
+    the first one real.
     """
     live = len(dims)
-    # entry i of row s at i · rows + s: the innermost loops run over all finished wires and all rows
-    one, two = work[0], work[1]
-    for i in range(columns.shape[2]):
-        for s in range(rows):
-            one[0, i * rows + s] = columns[0, first + s, i]
-            one[1, i * rows + s] = columns[1, first + s, i]
-    rest, done = columns.shape[2], rows
+    plane, height = work.shape[2], columns.shape[2]
+    one, two = 0, 2 * plane
+    rest, done = columns.shape[1] // head.shape[1], rows
+    for i in range(rest):
+        for k in range(0, rows, LANES):
+            re, im = splat(0.0), splat(0.0)
+            for h in range(head.shape[1]):
+                at = (h * rest + i) * height + first + k
+                a, ai = load(columns, at), load(columns, columns.shape[1] * height + at)
+                re += head[0, h] * a - head[1, h] * ai
+                im += head[0, h] * ai + head[1, h] * a
+            store(work, one + i * rows + k, re)
+            store(work, one + plane + i * rows + k, im)
     for back in range(live):
         w = live - 1 - back
         rest //= 2
         d = dims[w]
         for i in range(rest):
-            low = 2 * i * done
-            high = low + done
-            for p in range(d):
-                x, y, z = spinors[w, p, 0, 0], spinors[w, p, 1, 0], spinors[w, p, 1, 1]
-                target = (i * d + p) * done
-                if z == 0.0:
-                    for part in range(2):
-                        for k in range(done):
-                            two[part, target + k] = x * one[part, low + k] + y * one[part, high + k]
-                else:
-                    for k in range(done):
-                        two[0, target + k] = x * one[0, low + k] + y * one[0, high + k] - z * one[1, high + k]
-                        two[1, target + k] = x * one[1, low + k] + y * one[1, high + k] + z * one[0, high + k]
+            for k in range(0, done, LANES):
+                low = one + 2 * i * done + k
+                a, ai = load(work, low), load(work, low + plane)
+                b, bi = load(work, low + done), load(work, low + done + plane)
+                for p in range(d):
+                    x, y, z = spinors[w, p, 0, 0], spinors[w, p, 1, 0], spinors[w, p, 1, 1]
+                    re, im = x * a + y * b, x * ai + y * bi
+                    # only with all three components of the Bloch vector are amplitudes complex
+                    if d == 4:
+                        re -= z * bi
+                        im += z * b
+                    target = two + (i * d + p) * done + k
+                    store(work, target, re)
+                    store(work, target + plane, im)
         done *= d
         one, two = two, one
+
+
+@numba.njit(**ORDERED_JIT)  # type: ignore[misc]
+def square(amplitudes, out):  # type: ignore[no-untyped-def]
+    """out <- |amplitudes|² of planar amplitudes (2, N), N a multiple of `LANES`."""
+    for at in range(0, out.size, LANES):
+        re, im = load(amplitudes, at), load(amplitudes, amplitudes.shape[1] + at)
+        store(out, at, re * re + im * im)
 
 
 @numba.njit(**ORDERED_JIT)  # type: ignore[misc]

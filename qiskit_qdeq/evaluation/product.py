@@ -18,7 +18,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qiskit_qdeq.evaluation.bloch import MultilinearForm, MultilinearSolution, ProductLayout
+from qiskit_qdeq.evaluation.bloch import MultilinearForm, MultilinearSolution, ProductLayout, QuasiNewtonSolution
 from qiskit_qdeq.evaluation.clusters import BoundClusters, ClusteredProgram
 from qiskit_qdeq.evaluation.columns import BoundColumns, ColumnEvaluator, ColumnMap, ColumnPoint
 from qiskit_qdeq.evaluation.encodings import ProductEncoding
@@ -145,6 +145,20 @@ class MultilinearMap:
     ) -> MultilinearSolution:
         """See `MultilinearForm.newton`."""
         return self.form.newton(self.base, state, tol, rtol, max_steps, shortenings, keep_trace)
+
+    def broyden(
+        self,
+        rows: Array,
+        state: Array,
+        tol: float,
+        rtol: float,
+        max_steps: int,
+        keep_trace: bool = True,
+        keep_inverse: bool = False,
+    ) -> QuasiNewtonSolution:
+        """See `MultilinearForm.broyden`, for the samples `rows`."""
+        base = np.ascontiguousarray(self.base[:, rows])
+        return self.form.broyden(base, state, tol, rtol, max_steps, keep_trace, keep_inverse)
 
 
 class ProductMap(ColumnMap):

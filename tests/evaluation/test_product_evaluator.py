@@ -11,7 +11,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
 from qiskit_qdeq.circuits import AngleEncoder, CircuitTemplate, paper_ansatz
-from qiskit_qdeq.equilibrium import Newton, solve
+from qiskit_qdeq.equilibrium import Broyden, Newton, solve
+from qiskit_qdeq.equilibrium.iteration import Iteration
 from qiskit_qdeq.evaluation.bloch import ProductLayout
 from qiskit_qdeq.evaluation.clusters import ClusteredProgram
 from qiskit_qdeq.evaluation.columns import ColumnEvaluator
@@ -87,6 +88,24 @@ def test_the_compiled_solve_ends_where_the_columns_say_it_does(seed, num_qubits)
     assert relative_error(point.jacobian, plain.jacobian) < 1e-10
 
 
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(SEEDS, st.integers(1, 4), st.integers(1, 7))
+def test_compiled_broyden_takes_the_steps_of_the_general_loop(seed, num_qubits, max_steps):
+    template, injection, inputs, state, weights = random_problem(seed, num_qubits, batch=20)
+    problem = exact_evaluator(template, 0.3 * injection).bind(weights).map(inputs)
+    solver = Broyden(tol=1e-3, rtol=1e-4, max_steps=max_steps)
+    general = Iteration(problem, solver, 0.1 * np.resize(state, (20, state.shape[1])), keep_inverse=True).run()
+    initial = 0.1 * np.resize(state, (20, state.shape[1]))
+    compiled = solve(problem, solver, initial, on_failure="accept", keep_inverse=True)
+    for name in ("status", "steps", "evaluations"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(general, name), name)
+    # a small denominator enlarges rounding, in both alike
+    for name in ("state", "residual", "trace"):
+        np.testing.assert_allclose(getattr(compiled, name), getattr(general, name), atol=1e-7, err_msg=name)
+    scale = np.abs(general.inverse).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(compiled.inverse / scale, general.inverse / scale, atol=1e-6)
+
+
 @pytest.mark.parametrize("readout", ["z", "zz", None])
 def test_the_weight_gradient_is_that_of_finite_differences_whether_or_not_readouts_are_states(readout):
     rng = np.random.default_rng(8)
@@ -121,6 +140,7 @@ def test_a_sample_is_the_same_to_the_last_bit_whatever_its_batch_mates():
         solution = solve(problem, "newton", state[rows], on_failure="accept")
         point = problem.at(solution.state)
         return (
+            solve(problem, "broyden", state[rows], on_failure="accept").state,
             solution.state, solution.status, solution.evaluations, point.values, point.jacobian, point.features,
             point.input_jacobian, point.implicit_term(cotangent[rows]).values,
         )  # fmt: skip
