@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.equilibrium.broyden import solve_with_broyden
 from qiskit_qdeq.equilibrium.iteration import Iteration
 from qiskit_qdeq.equilibrium.newton import solve_with_newton
 from qiskit_qdeq.equilibrium.probe import Probe, solve_with_probe
 from qiskit_qdeq.equilibrium.scipy_root import ScipyRoot, solve_with_scipy
 from qiskit_qdeq.equilibrium.solution import Solution
-from qiskit_qdeq.equilibrium.solvers import Newton, Solver
+from qiskit_qdeq.equilibrium.solvers import Broyden, Newton, Solver
 from qiskit_qdeq.equilibrium.solvers import solver as make_solver
 from qiskit_qdeq.evaluation.protocol import RootProblem
 from qiskit_qdeq.exceptions import InputError
@@ -55,6 +56,10 @@ def solve(
         chosen = chosen.newton
     if isinstance(chosen, Newton):
         return solve_with_newton(problem, chosen, state, keep_trace).check(on_failure)
+    if isinstance(chosen, Broyden):
+        rows = np.arange(problem.batch)
+        found = solve_with_broyden(problem, chosen, state, rows, keep_inverse=keep_inverse, keep_trace=keep_trace)
+        return found.check(on_failure)
     return Iteration(problem, chosen, state, keep_inverse).run().check(on_failure)
 
 

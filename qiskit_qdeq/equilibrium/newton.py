@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.equilibrium.broyden import Samples, solve_with_broyden
 from qiskit_qdeq.equilibrium.iteration import Iteration
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Broyden, Newton
-from qiskit_qdeq.evaluation.protocol import Evaluation, RootProblem
+from qiskit_qdeq.evaluation.protocol import RootProblem
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,7 +52,7 @@ def _rescue(
 ) -> Solution:
     """`found`, continued for the samples `rows` by Broyden from `start` and, where that comes closer, by Newton."""
     broyden = Broyden(max(solver.tol, _CLOSE), solver.rtol, solver.rescue_steps)
-    near = Iteration(_Samples(problem, rows), broyden, start[rows]).run()
+    near = solve_with_broyden(problem, broyden, start[rows], rows, keep_trace=keep_trace)
     closer = near.residual < found.residual[rows]
     moved = rows[closer]
     steps, evaluations = found.steps.copy(), found.evaluations.copy()
@@ -66,7 +67,7 @@ def _rescue(
             # every sample once more, those already solved stay: what the map remembers has to be of one state
             last = _take(_newton(problem, solver, state, keep_trace), moved)
         else:
-            last = _newton(_Samples(problem, moved), solver, state[moved], keep_trace)
+            last = _newton(Samples(problem, moved), solver, state[moved], keep_trace)
             state[moved] = last.state
         steps[moved] += last.steps
         evaluations[moved] += last.evaluations
@@ -100,17 +101,3 @@ def _continued(trace: Array, later: list[tuple[Array, Array]]) -> Array:
             result[row, length[row] : length[row] + len(booked)] = booked
             length[row] += len(booked)
     return result[:, : max(1, length.max())]
-
-
-class _Samples:
-    """Some samples of a minibatch as a minibatch of their own."""
-
-    def __init__(self, problem: RootProblem, rows: Array) -> None:
-        self._problem, self._rows = problem, rows
-        self.batch, self.num_states = len(rows), problem.num_states
-
-    def values(self, state: Array, rows: Array) -> Evaluation:
-        return self._problem.values(state, self._rows[rows])
-
-    def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
-        return self._problem.linearize(state, self._rows[rows])
