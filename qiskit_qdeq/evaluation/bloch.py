@@ -141,6 +141,17 @@ class ProductLayout:
             matrices[w, :d, :d] = np.linalg.inv(design)
         return spinors, matrices
 
+    @cached_property
+    def heads(self) -> tuple[int, Array]:
+        """How many leading wires are held fixed at a time, and their states at the nodes, planar (N, 2, 2**leading)."""
+        spinors, _ = self.nodes
+        leading, heads = 0, np.ones((1, 1), dtype=complex)
+        while np.prod(self.dims[leading:]) > _TAIL:
+            states = spinors[leading, : self.dims[leading]]
+            heads = np.kron(heads, states[:, :, 0] + 1j * states[:, :, 1])
+            leading += 1
+        return leading, np.stack([heads.real, heads.imag], axis=1)
+
     def coefficients(self, columns: Array, observables: Observables) -> Array:
         """T (J, Π dims) from V, U times `basis`, planar (2, 2**n, 2**live)."""
         spinors, matrices = self.nodes
@@ -149,7 +160,8 @@ class ProductLayout:
         padded = np.zeros((2, columns.shape[2], -(-dim // LANES) * LANES))
         padded[:, :, :dim] = columns.transpose(0, 2, 1)
         if observables.is_diagonal:
-            values = _diagonal_values(padded, spinors, self.dims, observables.table)
+            leading, heads = self.heads
+            values = _diagonal_values(padded, heads, spinors[leading:], self.dims[leading:], observables.table)
         else:
             height = padded.shape[2]
             work = np.empty((2, 2, self.size * height))
@@ -173,13 +185,8 @@ def _simplex(slots: Array, dim: int) -> Array:
     return vectors
 
 
-def _diagonal_values(columns: Array, spinors: Array, dims: Array, table: Array) -> Array:
-    """Σ_s table[:, s] |(V ψ)_s|² (J, Π dims) for all product states ψ, some rows s and leading wires' states at a time."""
-    leading, heads = 0, np.ones((1, 1), dtype=complex)
-    while np.prod(dims[leading:]) > _TAIL:
-        heads = np.kron(heads, spinors[leading, : dims[leading], :, 0] + 1j * spinors[leading, : dims[leading], :, 1])
-        leading += 1
-    spinors, dims = spinors[leading:], dims[leading:]
+def _diagonal_values(columns: Array, heads: Array, spinors: Array, dims: Array, table: Array) -> Array:
+    """Σ_s table[:, s] |(V ψ)_s|² (J, size) for all product states ψ, some rows s and one of the `heads` at a time."""
     size, height = int(np.prod(dims, dtype=np.int64)), columns.shape[2]
     rows = min(height, _ROWS)
     signs = np.zeros((height, len(table)))
@@ -187,11 +194,10 @@ def _diagonal_values(columns: Array, spinors: Array, dims: Array, table: Array) 
     totals = np.zeros((len(heads), size, len(table)))
 
     def add(node: int) -> None:
-        head = np.stack([heads[node].real, heads[node].imag])
         work, density = np.empty((2, 2, size * rows)), np.empty((size, rows))
         product = np.empty((size, len(table)))
         for first in range(0, height, rows):
-            interpolation_kernels.expand(columns, head, spinors, dims, first, rows, work)
+            interpolation_kernels.expand(columns, heads[node], spinors, dims, first, rows, work)
             interpolation_kernels.square(work[len(dims) % 2], density)
             totals[node] += np.dot(density, signs[first : first + rows], out=product)
 

@@ -63,14 +63,6 @@ def sine_cosine(x, room):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
-def _turn(r, i, j, sine, cosine):  # type: ignore[no-untyped-def]
-    """Rows (i, j) of r turned by an angle."""
-    x, y = load(r, i * LANES), load(r, j * LANES)
-    store(r, i * LANES, cosine * x - sine * y)
-    store(r, j * LANES, sine * x + cosine * y)
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
 def _bloch(q, base, slopes, axes, starts, moves, r, dr, room, with_slopes):  # type: ignore[no-untyped-def]
     """Rows 3w + xyz of r: the Bloch vectors; rows (3w + xyz) K + k of dr: their derivatives along the states."""
     states = slopes.shape[1]
@@ -88,14 +80,18 @@ def _bloch(q, base, slopes, axes, starts, moves, r, dr, room, with_slopes):  # t
                 if slope != 0.0:
                     angle += slope * load(q, k * LANES)
             sine, cosine = sine_cosine(angle, room)
-            _turn(r, i, j, sine, cosine)
+            old, other = load(r, i * LANES), load(r, j * LANES)
+            x, y = cosine * old - sine * other, sine * old + cosine * other
+            store(r, i * LANES, x)
+            store(r, j * LANES, y)
             if with_slopes:
                 for k in range(states):
                     if moves[w, k]:
-                        _turn(dr, i * states + k, j * states + k, sine, cosine)
-                        one, other = (i * states + k) * LANES, (j * states + k) * LANES
-                        store(dr, one, load(dr, one) - slopes[g, k] * load(r, j * LANES))
-                        store(dr, other, load(dr, other) + slopes[g, k] * load(r, i * LANES))
+                        slope = slopes[g, k]
+                        one, two = (i * states + k) * LANES, (j * states + k) * LANES
+                        old, other = load(dr, one), load(dr, two)
+                        store(dr, one, cosine * old - sine * other - slope * y)
+                        store(dr, two, sine * old + cosine * other + slope * x)
 
 
 @numba.njit(inline="always")  # type: ignore[misc]

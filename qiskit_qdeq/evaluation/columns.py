@@ -92,7 +92,11 @@ class BoundColumns:
         re, im = self.matrix
         if self.evaluator.encoding.is_real:
             return self.matrix.reshape(-1, re.shape[1])
-        return np.block([[re, -im], [im, re]])
+        rows, columns = re.shape
+        blocks = np.empty((2, rows, 2, columns), dtype=re.dtype)
+        blocks[0, :, 0], blocks[0, :, 1] = re, -im
+        blocks[1, :, 0], blocks[1, :, 1] = im, re
+        return blocks.reshape(2 * rows, 2 * columns)
 
     def apply(self, columns: Array) -> Array:
         """U times the states of planar columns (2, 2**live, C) in the encoder's basis: (2, 2**n, C)."""

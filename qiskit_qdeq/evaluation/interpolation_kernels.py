@@ -42,14 +42,14 @@ def expand(columns, head, spinors, dims, first, rows, work):  # type: ignore[no-
                 b, bi = load(work, low + done), load(work, low + done + plane)
                 for p in range(d):
                     x, y, z = spinors[w, p, 0, 0], spinors[w, p, 1, 0], spinors[w, p, 1, 1]
-                    re, im = x * a + y * b, x * ai + y * bi
-                    # only with all three components of the Bloch vector are amplitudes complex
-                    if d == 4:
-                        re -= z * bi
-                        im += z * b
                     target = two + (i * d + p) * done + k
-                    store(work, target, re)
-                    store(work, target + plane, im)
+                    # only with all three components of the Bloch vector are amplitudes complex
+                    if d == 3:
+                        store(work, target, x * a + y * b)
+                        store(work, target + plane, x * ai + y * bi)
+                    else:
+                        store(work, target, x * a + y * b - z * bi)
+                        store(work, target + plane, x * ai + y * bi + z * b)
         done *= d
         one, two = two, one
 
