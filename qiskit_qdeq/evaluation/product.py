@@ -73,8 +73,10 @@ class ProductEvaluator(ColumnEvaluator):
         self.layout, self.clusters = layout, clusters
         #: Derivatives of the merged angles with respect to the states (G, K).
         self.slopes = np.ascontiguousarray(layout.merge(np.asarray(injection, dtype=float).T).T)
+        shared = readouts.among(states)
+        same = shared is not None and np.array_equal(shared, np.arange(states.num_observables))
         #: Which state observable every readout observable is, where each is one of them.
-        self.shared = readouts.among(states)
+        self.shared = slice(None) if same else shared
 
     def bind(self, weights: Array) -> BoundProduct:
         """Build the blocks of U(θ)."""
