@@ -52,12 +52,18 @@ def run_parts(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) ->
     """Call a function that releases the GIL once per tuple of arguments, in parallel where that pays."""
     work = list(calls)
     threads = num_threads() if len(work) > 1 else 1
-    if threads == 1:
-        for arguments in work:
+    waiting = iter(work)
+
+    def drain() -> None:
+        for arguments in waiting:
             function(*arguments)
-        return
-    for future in [_pool(os.getpid(), threads).submit(function, *arguments) for arguments in work]:
-        future.result()
+
+    helpers = [_pool(os.getpid(), threads).submit(drain) for _ in range(min(threads, len(work)) - 1)]
+    drain()
+    for helper in helpers:
+        # one that has not begun by now has nothing left to do
+        if not helper.cancel():
+            helper.result()
 
 
 def matmul(left: Array, right: Array) -> Array:
