@@ -42,7 +42,7 @@ def solve(
         ConvergenceError: with `on_failure="raise"`.
         InputError: for an initial state of another shape or with entries that are not finite.
     """
-    chosen: Solver = make_solver(solver)
+    chosen: Solver = solver if isinstance(solver, Solver) else make_solver(solver)
     shape = (problem.batch, problem.num_states)
     state = np.zeros(shape) if initial is None else _checked(initial, shape)
     if problem.batch == 0:

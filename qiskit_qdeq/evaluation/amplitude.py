@@ -46,6 +46,7 @@ class AmplitudeEvaluator(ExactEvaluator):
         self.program, self.states, self.readouts = program, states, readouts
         self.injection = np.ascontiguousarray(injection, dtype=program.dtype)
         self.gram = self.injection.T @ self.injection
+        self.double_gram = self.gram.astype(float)
         #: Whether the passes of `diagonal` serve.
         self.is_diagonal = states.is_diagonal and readouts.is_diagonal
 
@@ -54,7 +55,7 @@ class AmplitudeEvaluator(ExactEvaluator):
         program = self.program.bind(weights)
         features, states = self.injection.shape
         rows = 2 * self.program.dim
-        # room for what `stacked` puts below V, so that V is never copied
+        # room for what `closed_form` puts below V, so that V is never copied
         stack = np.zeros((rows + states * states + states, features), dtype=self.program.dtype)
         columns = stack[:rows].reshape(2, self.program.dim, features)
         np.fill_diagonal(columns[0], 1.0)
@@ -79,32 +80,24 @@ class BoundAmplitude:
         return product.reshape(2, self.evaluator.program.dim, product.shape[1])
 
     @cached_property
-    def stacked(self) -> Array:
-        """V, 2 Re w_k† M_j V and Pᵀ one below the other: times xᵀ they are V x, B and Pᵀx in a single product."""
+    def closed_form(self) -> tuple[Array, Array]:
+        """V, 2 Re w_k† M_j V and Pᵀ one below the other, and C_j = Pᵀ A_j P (K, K, K) in double precision.
+
+        Times xᵀ the first are V x, B and Pᵀx in a single product.
+        """
         evaluator, rows = self.evaluator, len(self.matrix)
         states, size = evaluator.states, evaluator.injection.shape[1]
-        mixed = self._stack[rows:-size]
+        mixed, quadratic = self._stack[rows:-size], np.empty((size, size, size))
         if states.is_diagonal and self.matrix.size * len(mixed) < _SMALL_MIX:
             injected = np.empty((rows, size), dtype=mixed.dtype)
-            diagonal.mix(self.matrix, evaluator.injection, states.table, injected, mixed)
+            diagonal.mix(self.matrix, evaluator.injection, states.table, injected, mixed, quadratic)
             self.injected = injected.reshape(2, -1, size)
         else:
             moved = states.each(2 * self.injected).reshape(-1, rows)
             mixed[:] = matmul(moved, self.matrix)
+            quadratic[:] = 0.5 * (mixed @ evaluator.injection).reshape(quadratic.shape)
         self._stack[-size:] = evaluator.injection.T
-        return self._stack
-
-    @cached_property
-    def quadratic(self) -> Array:
-        """C_j = Pᵀ A_j P, (K, K, K)."""
-        size = self.evaluator.injection.shape[1]
-        mixed = self.stacked[len(self.matrix) : -size]
-        return (0.5 * (mixed @ self.evaluator.injection)).reshape(size, size, size)
-
-    @cached_property
-    def terms(self) -> tuple[Array, Array]:
-        """C and PᵀP as the compiled loops want them."""
-        return np.ascontiguousarray(self.quadratic, dtype=float), np.ascontiguousarray(self.evaluator.gram, dtype=float)
+        return self._stack, quadratic
 
     def map(self, inputs: Array, expect: Sequence[str] = ()) -> AmplitudeMap:
         """The map of samples (B, D); zero vectors must have been refused before."""
@@ -144,20 +137,23 @@ class AmplitudeMap:
         return self.bound.evaluator.injection.T @ self.inputs.T
 
     @cached_property
-    def closed_form(self) -> RationalQuadratic:
-        """m as a ratio of quadratics in q."""
+    def linear(self) -> Array:
+        """B of the closed form (K · K, B), with `encoded` and `overlap` from the same product."""
         rows = len(self.bound.matrix)
-        product = matmul(self.bound.stacked, self.inputs.T)
+        product = matmul(self.bound.closed_form[0], self.inputs.T)
         self.encoded = product[:rows].reshape(2, rows // 2, self.batch)
         self.overlap = product[-self.num_states :]
-        return RationalQuadratic(
-            self.expectations(self.encoded),
-            product[rows : -self.num_states],
-            self.bound.terms[0],
-            self.norm,
-            2 * self.overlap,
-            self.bound.terms[1],
-        )
+        return product[rows : -self.num_states]
+
+    @cached_property
+    def constant(self) -> Array:
+        """a of the closed form, m_j d at q = 0 (K, B)."""
+        return self.expectations(self.encoded)
+
+    @property
+    def closed_form(self) -> RationalQuadratic:
+        """m as a ratio of quadratics in q."""
+        return RationalQuadratic(self)
 
     @property
     def is_compiled(self) -> bool:
@@ -193,10 +189,8 @@ class AmplitudeMap:
 
     def at(self, state: Array) -> AmplitudePoint:
         """The whole minibatch at `state` (B, K)."""
-        point = AmplitudePoint(self, state)
-        if self._solved is not None and self._solved[0] is state:
-            point.solved = self._solved[1]
-        return point
+        solved = self._solved[1] if self._solved is not None and self._solved[0] is state else None
+        return AmplitudePoint(self, state, solved)
 
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
         """∂L/∂θ of the sum of the terms; see the module's formula."""

@@ -27,14 +27,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class AmplitudePoint:
     """An `AmplitudeMap` at one state."""
 
-    def __init__(self, source: AmplitudeMap, state: Array) -> None:
+    def __init__(self, source: AmplitudeMap, state: Array, solved: NewtonResult | None = None) -> None:
         self._source = source
         self._evaluator = source.bound.evaluator
-        # a copy: a read-only array would have every pass compiled once more
-        self.state = np.array(state, dtype=source.inputs.dtype, order="C")
-        self._moved = bool(self.state.any())
         #: What the solver computed here, if this is a solution.
-        self.solved: NewtonResult | None = None
+        self.solved = solved
+        if solved is None:
+            # a copy: a read-only array would have every pass compiled once more
+            self.state = np.array(state, dtype=source.inputs.dtype, order="C")
+            self._moved = bool(self.state.any())
+            return
+        self.state = solved.state.astype(source.inputs.dtype, copy=False)
+        self._moved = True
+        if solved.columns is not None and solved.features is not None:
+            self.columns, self.features = solved.columns, solved.features
 
     @cached_property
     def inputs(self) -> Array:
@@ -137,21 +143,17 @@ class AmplitudePoint:
         masks, mixing = evaluator.readouts.products
         if mixing is not None:
             cotangent = cotangent @ mixing
-        pulled, nothing = np.empty_like(self.columns), np.empty((0, 0))
-        given = (
-            source.bound.injected,
-            evaluator.states.table,
-            nothing if self.solved is None else np.ascontiguousarray(self.solved.jacobian),
-            self.state,
-            source.overlap,
-            evaluator.gram,
-            np.empty((0, 0), self.state.dtype) if adjoint is None else adjoint,
-            pulled,
-        )
+        pulled = np.empty_like(self.columns)
+        if adjoint is None or self.solved is None:
+            slope = jacobian = np.empty((0, 0))
+            adjoint, implicit = np.empty((0, 0), self.state.dtype), False
+        else:
+            slope, jacobian, implicit = self.solved.slope, self.solved.jacobian, True
+        given = (source.bound.injected, evaluator.states.table, slope, jacobian, adjoint, pulled)
         cotangent = np.ascontiguousarray(cotangent)
         run_parts(
             diagonal.pull,
-            [(self.columns, cotangent, self.norm, masks, *part, adjoint is not None, *given) for part in source.parts],
+            [(self.columns, cotangent, self.norm, masks, *part, implicit, *given) for part in source.parts],
         )
         return pulled
 

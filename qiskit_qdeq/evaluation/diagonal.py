@@ -43,8 +43,8 @@ def _transform(rows, dim):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)  # type: ignore[misc]
-def mix(matrix, injection, table, injected, mixed):  # type: ignore[no-untyped-def]
-    """injected <- w = V P and mixed (K · K, D) <- 2 Re w_k† M_j V for a small planar V as a matrix (2·2**n, D)."""
+def mix(matrix, injection, table, injected, mixed, quadratic):  # type: ignore[no-untyped-def]
+    """w = V P, 2 Re w_k† M_j V (K · K, D) and C (K, K, K) for a small planar V as a matrix (2·2**n, D)."""
     dim, size = table.shape[1], injection.shape[1]
     for i in range(mixed.shape[0]):
         for d in range(mixed.shape[1]):
@@ -59,23 +59,60 @@ def mix(matrix, injection, table, injected, mixed):  # type: ignore[no-untyped-d
                 x = 2 * table[j, r % dim] * injected[r, k]
                 for d in range(matrix.shape[1]):
                     mixed[j * size + k, d] += x * matrix[r, d]
+    for j in range(size):
+        for k in range(size):
+            for l in range(size):  # noqa: E741
+                entry = 0.0
+                for d in range(matrix.shape[1]):
+                    entry += mixed[j * size + k, d] * injection[d, l]
+                quadratic[j, k, l] = 0.5 * entry
+
+
+@numba.njit(inline="always")  # type: ignore[misc]
+def expect_group(columns, table, at, sums):  # type: ignore[no-untyped-def]
+    """sums[k] <- Σ_s table[k, s] |φ_s|² for the group of samples at `at`."""
+    size, dim = table.shape
+    batch = columns.shape[2]
+    for i in range(size * LANES):
+        sums[i] = 0.0
+    for s in range(dim):
+        re, im = load(columns, s * batch + at), load(columns, (dim + s) * batch + at)
+        density = re * re + im * im
+        for k in range(size):
+            store(sums, k * LANES, load(sums, k * LANES) + float(table[k, s]) * density)
+
+
+@numba.njit(inline="always")  # type: ignore[misc]
+def observe_group(encoded, injected, q, norm, masks, at, moved, columns, values, rows):  # type: ignore[no-untyped-def]
+    """`observe` for the group of samples at `at`, from rows q and d; `rows` is room to work, one for each s and one more."""
+    _, dim, size = injected.shape
+    batch = encoded.shape[2]
+    for s in range(dim):
+        here, below = s * batch + at, (dim + s) * batch + at
+        re, im = load(encoded, here), load(encoded, below)
+        if moved:
+            for k in range(size):
+                x = load(q, k * LANES)
+                re += float(injected[0, s, k]) * x
+                im += float(injected[1, s, k]) * x
+            store(columns, here, re)
+            store(columns, below, im)
+        store(rows, s * LANES, re * re + im * im)
+    _transform(rows, dim)
+    store(rows, dim * LANES, 1.0 / norm)
+    for c in range(LANES):
+        for f in range(len(masks)):
+            values[at + c, f] = rows[masks[f] * LANES + c] * rows[dim * LANES + c]
 
 
 @numba.njit(**JIT)  # type: ignore[misc]
 def expect(columns, table, first, last, out):  # type: ignore[no-untyped-def]
     """out (K, B) <- Σ_s table[k, s] |φ_s|² for samples first..last."""
-    size, dim = table.shape
-    batch = columns.shape[2]
+    size, batch = out.shape
     sums = np.empty(size * LANES)
     for start in range(first, last, LANES):
         at = min(start, last - LANES)
-        for i in range(size * LANES):
-            sums[i] = 0.0
-        for s in range(dim):
-            re, im = load(columns, s * batch + at), load(columns, (dim + s) * batch + at)
-            density = re * re + im * im
-            for k in range(size):
-                store(sums, k * LANES, load(sums, k * LANES) + float(table[k, s]) * density)
+        expect_group(columns, table, at, sums)
         for k in range(size):
             store(out, k * batch + at, load(sums, k * LANES))
 
@@ -84,40 +121,26 @@ def expect(columns, table, first, last, out):  # type: ignore[no-untyped-def]
 def observe(encoded, injected, state, norms, masks, first, last, moved, columns, values):  # type: ignore[no-untyped-def]
     """columns <- ψ + w q if `moved` (else they are ψ), values (B, F) <- expectation values of the Z products `masks`."""
     _, dim, size = injected.shape
-    batch = encoded.shape[2]
-    rows, q, scale = np.empty(dim * LANES), np.empty(size * LANES), np.empty(LANES)
+    rows, q = np.empty((dim + 1) * LANES), np.empty(size * LANES)
     for start in range(first, last, LANES):
         at = min(start, last - LANES)
         for c in range(LANES):
             for k in range(size):
                 q[k * LANES + c] = state[at + c, k]
-        for s in range(dim):
-            here, below = s * batch + at, (dim + s) * batch + at
-            re, im = load(encoded, here), load(encoded, below)
-            if moved:
-                for k in range(size):
-                    x = load(q, k * LANES)
-                    re += float(injected[0, s, k]) * x
-                    im += float(injected[1, s, k]) * x
-                store(columns, here, re)
-                store(columns, below, im)
-            store(rows, s * LANES, re * re + im * im)
-        _transform(rows, dim)
-        store(scale, 0, 1.0 / load(norms, at))
-        for c in range(LANES):
-            for f in range(len(masks)):
-                values[at + c, f] = rows[masks[f] * LANES + c] * scale[c]
+        observe_group(encoded, injected, q, load(norms, at), masks, at, moved, columns, values, rows)
 
 
 @numba.njit(**JIT)  # type: ignore[misc]
 def pull(  # type: ignore[no-untyped-def]
-    columns, cotangent, norms, masks, first, last, implicit,
-    injected, table, jacobian, state, overlap, gram, adjoint, pulled,
+    columns, cotangent, norms, masks, first, last, implicit, injected, table, slope, jacobian, adjoint, pulled,
 ):  # fmt: skip
-    """pulled <- the columns y that cotangents (B, F) of `observe`'s values pull back, with λ (B, K) if `implicit`."""
+    """pulled <- the columns y that cotangents (B, F) of `observe`'s values pull back, with λ (B, K) if `implicit`.
+
+    For λ it takes the slopes ∂d/∂q = 2 Pᵀu (K, B) and the Jacobians (K · K, B).
+    """
     _, dim, size = injected.shape
     batch = columns.shape[2]
-    rows, scale, q = np.empty(dim * LANES), np.empty(LANES), np.empty(size * LANES)
+    rows, scale = np.empty(dim * LANES), np.empty(LANES)
     lu, rhs = np.empty(2 * size * size * LANES), np.empty(2 * size * LANES)
     matrix, vector = np.empty((size, size)), np.empty(size)
     for start in range(first, last, LANES):
@@ -143,14 +166,8 @@ def pull(  # type: ignore[no-untyped-def]
                     part = float(injected[0, s, k]) * x + float(injected[1, s, k]) * y
                     store(rhs, k * LANES, load(rhs, k * LANES) + part)
             shift *= inverse
-            for c in range(LANES):
-                for k in range(size):
-                    q[k * LANES + c] = state[at + c, k]
             for k in range(size):
-                along = load(overlap, k * batch + at)
-                for l in range(size):  # noqa: E741
-                    along += gram[k, l] * load(q, l * LANES)
-                store(rhs, k * LANES, 2.0 * (load(rhs, k * LANES) - shift * along))
+                store(rhs, k * LANES, 2.0 * load(rhs, k * LANES) - shift * load(slope, k * batch + at))
             load_adjoint(lu, jacobian, at, size)
             solve_rows(lu, rhs, matrix, vector)
             for k in range(size):

@@ -3,62 +3,46 @@
     m_j(q) = N_j(q) / d(q),   N_j = a_j + B_j q + qᵀ C_j q,   d = xᵀx + 2 xᵀP q + qᵀPᵀP q            (DESIGN section 5)
 
 C and PᵀP are shared by the batch. Values, Jacobian and a whole Newton solve are a few hundred multiplications a sample and
-run no circuit; `lanes` has the compiled loops.
+run no circuit; `quadratic_kernels` has the compiled loops.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation import lanes
+from qiskit_qdeq.evaluation import quadratic_kernels as kernels
 from qiskit_qdeq.evaluation.linear import whole_groups
-from qiskit_qdeq.evaluation.threads import run_parts
+from qiskit_qdeq.evaluation.threads import run_parts, split_columns
 from qiskit_qdeq.evaluation.vectors import LANES
+
+if TYPE_CHECKING:
+    from qiskit_qdeq.evaluation.amplitude import AmplitudeMap
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Amplitudes of a sample up to which the solve makes columns and features too: more would not stay in the first cache.
+_CACHED = 64
 
-@dataclass(frozen=True)
+
 class RationalQuadratic:
-    """The map q -> m(q) of a minibatch; arrays have the batch last.
+    """The map q -> m(q) of a minibatch, which keeps a, B, xᵀx and Pᵀx; C and PᵀP are those of its weights."""
 
-    Attributes:
-        constant: a, (K, B).
-        linear: B, (K · K, B).
-        quadratic: C, (K, K, K), C_j symmetric.
-        norm: xᵀx, (B,).
-        norm_linear: 2 xᵀP, (K, B).
-        norm_quadratic: PᵀP, (K, K).
-    """
-
-    constant: Array
-    linear: Array
-    quadratic: Array
-    norm: Array
-    norm_linear: Array
-    norm_quadratic: Array
-
-    def _terms(self, rows: Array | slice) -> tuple[Array, ...]:
-        """The arguments of the compiled loops for the samples `rows`, a multiple of `LANES` of them."""
-        chosen = [
-            np.ascontiguousarray(array[..., rows])
-            for array in (self.constant, self.linear, self.norm, self.norm_linear)
-        ]
-        return chosen[0], chosen[1], self.quadratic, chosen[2], chosen[3], self.norm_quadratic
+    def __init__(self, source: AmplitudeMap) -> None:
+        self._source = source
 
     def linearize(self, state: Array, rows: Array) -> tuple[Array, Array]:
         """m (b, K) and ∂m/∂q (b, K, K) at `state` (b, K) for the samples `rows`."""
         count, size = state.shape
         filled = whole_groups(count)
-        terms = self._terms(rows[filled])
+        terms = self._chosen(rows[filled])
         states = np.ascontiguousarray(state[filled].T, dtype=float)
         values, jacobian = np.empty(states.shape), np.empty((size * size, states.shape[1]))
-        lanes.linearize(*terms, states, values, jacobian)
-        dtype = self.constant.dtype
+        bound = self._source.bound
+        kernels.linearize(*terms, bound.closed_form[1], bound.evaluator.double_gram, states, values, jacobian)
+        dtype = self._source.inputs.dtype
         found = np.ascontiguousarray(jacobian.T[:count], dtype=dtype)
         return np.ascontiguousarray(values.T[:count], dtype=dtype), found.reshape(count, size, size)
 
@@ -70,26 +54,46 @@ class RationalQuadratic:
         A sample stops once ‖g‖ ≤ max(tol, rtol ‖m‖), g = m - q. `state` (B, K) of float64 is overwritten with the best
         iterate.
         """
-        batch, size = state.shape
-        filled = whole_groups(batch)
-        terms = self._terms(filled)
-        states = np.ascontiguousarray(state[filled].T)
-        width = states.shape[1]
-        trace = np.full((max_steps + 1 if keep_trace else 0, width), np.nan)
-        numbers = np.empty((5 + size * size, width))
-        residual, norm, counts, jacobian = numbers[0], numbers[1], numbers[2:5], numbers[5:]
-        options = (tol, rtol, max_steps, shortenings, trace, residual, counts, jacobian, norm)
-        run_parts(
-            lanes.newton,
-            [(*terms, states, first, last, *options) for first, last in lane_ranges(width, size**3)],
-        )
-        state[:] = states.T[:batch]
-        steps, evaluations, status = counts[:, :batch].astype(np.int64)
+        source, (batch, size) = self._source, state.shape
+        bound, evaluator = source.bound, source.bound.evaluator
+        linear, encoded = source.linear, source.encoded
+        dim, dtype, width, start = encoded.shape[1], encoded.dtype, max(batch, LANES), state
+        observed = source.is_compiled and dim <= _CACHED
+        if observed:
+            table, (masks, mixing) = evaluator.states.table, evaluator.readouts.products
+            terms = [np.empty((0, 0), dtype), linear, source.overlap, source.norm]
+            columns, values = np.empty_like(encoded), np.empty((batch, len(masks)), dtype)
+        else:
+            table, masks, mixing = np.empty((0, 0), dtype), np.empty(0, np.int64), None
+            filled = np.minimum(np.arange(width), batch - 1) if width > batch else slice(None)
+            terms, start = self._chosen(filled), state[filled]
+            columns, values = np.empty((2, 0, 0), dtype), np.empty((0, 0), dtype)
+        found, numbers = np.empty((width, size)), np.empty((5 + size + size * size, width))
+        trace = np.full((max_steps + 1, width), np.nan) if keep_trace else np.empty((0, width))
+        given = (*terms, bound.closed_form[1], evaluator.double_gram, encoded, bound.injected, table, masks)
+        options = (start, tol, rtol, max_steps, shortenings, trace, found, numbers, columns, values)
+        # a step counts like K³ / 4 amplitudes
+        parts = split_columns(max(dim, size**3 // 4), width)
+        run_parts(kernels.newton, [(*given, *part, *options) for part in parts])
+        if width > batch:
+            found, numbers, trace = found[:batch], numbers[:, :batch], trace[:, :batch]
+        state[:] = found
+        steps, evaluations, status = numbers[2:5].astype(np.int64)
         if keep_trace:
             trace = trace[: int(steps.max(initial=0)) + 1]
-        return NewtonResult(
-            residual[:batch], trace.T[:batch], steps, evaluations, status, jacobian[:, :batch], norm[:batch]
-        )
+        slope, jacobian = numbers[5 : 5 + size], numbers[5 + size :]
+        result = (numbers[0], trace.T, steps, evaluations, status, found, numbers[1], slope, jacobian)
+        if not observed:
+            return NewtonResult(*result)
+        return NewtonResult(*result, columns, values if mixing is None else values @ mixing.T)
+
+    def _chosen(self, rows: Array | slice) -> list[Array]:
+        """a, B, Pᵀx and xᵀx of the samples `rows`."""
+        source = self._source
+        # first, as it also gives ψ, of which the others are made
+        linear = source.linear
+        arrays = (source.constant, linear, source.overlap, source.norm)
+        return [np.ascontiguousarray(array[..., rows]) for array in arrays]
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,12 @@ class NewtonResult:
         steps: (B,).
         evaluations: (B,).
         status: (B,): 0 converged, 1 out of steps, 2 no step lowers the residual, 3 not finite.
-        jacobian: ∂m/∂q at the solution, (K · K, B).
+        state: the solution (B, K), for what is computed there later.
         norm: d at the solution, (B,).
+        slope: ∂d/∂q at the solution, (K, B).
+        jacobian: ∂m/∂q at the solution, (K · K, B).
+        columns: φ at the solution, planar (2, 2**n, B), where the solve passed them, and
+        features: h there (B, F).
     """
 
     residual: Array
@@ -111,14 +119,9 @@ class NewtonResult:
     steps: Array
     evaluations: Array
     status: Array
-    jacobian: Array
+    state: Array
     norm: Array
-
-
-def lane_ranges(batch: int, work: int) -> list[tuple[int, int]]:
-    """Ranges of samples for the lane kernels, whole groups each: several where `work` per sample makes threads pay."""
-    if batch * work < 1 << 16:
-        return [(0, batch)]
-    groups = batch // LANES
-    edges = [LANES * (groups * part // 4) for part in range(4)] + [batch]
-    return [(first, last) for first, last in pairwise(edges) if last > first]
+    slope: Array
+    jacobian: Array
+    columns: Array | None = None
+    features: Array | None = None

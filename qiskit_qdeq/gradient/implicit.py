@@ -7,6 +7,7 @@ Koltun 2019, theorem 1. Modes differ in how λ is found, not in what it means; `
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +141,7 @@ def solve_adjoint(
 
 
 def _check_finite(adjoint: Array) -> None:
-    if np.isfinite(adjoint.sum()):
+    if math.isfinite(np.add.reduce(adjoint, axis=None)):
         return
     bad = np.flatnonzero(~np.isfinite(adjoint).all(axis=1))
     raise ConvergenceError(
