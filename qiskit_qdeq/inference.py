@@ -154,4 +154,5 @@ def _merge(parts: list[Solution], num_states: int) -> Solution:
         join("steps"),
         join("evaluations"),
         np.zeros((len(state), 0)),
+        sum((part.cost for part in parts), Cost()),
     )

@@ -126,3 +126,15 @@ def test_mode_on_the_command_line_means_both(tmp_path, capsys):
 def test_options_that_cannot_be_used_are_refused_by_name(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         train.main({**TINY, "output": tmp_path / "run", **options})
+
+
+def test_resuming_a_finished_run_keeps_the_timings_of_its_training(tmp_path):
+    first = train.main({**MEASURED, "output": tmp_path / "run"})
+    again = train.main({"output": tmp_path / "run", "resume": True, "quiet": True, "no_plots": True})
+    assert again["ms_per_step"] == first["ms_per_step"] > 0
+    assert again["train_seconds"] == first["train_seconds"]
+
+
+def test_what_an_evaluation_cost_is_printed(exact_run, capsys):
+    evaluate.main({"directory": exact_run, "limit": 12, "backend": "aer", "shots": 100})
+    assert "82 circuits in 2 jobs" in capsys.readouterr().out

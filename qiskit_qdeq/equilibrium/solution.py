@@ -85,11 +85,11 @@ class Solution:
         failed = np.flatnonzero(~self.converged)
         if len(failed):
             worst = failed[np.argmax(np.nan_to_num(self.residual[failed], nan=np.inf))]
+            remedy = "more shots" if self.cost.shots else "another solver ('newton', 'broyden')"
             message = (
                 f"{len(failed)} of {len(self.status)} samples have no equilibrium to the tolerance, first sample "
                 f"{failed[0]}; worst sample {worst}: residual {self.residual[worst]:.3g}, "
-                f"{Status(int(self.status[worst]))}. Try another solver ('newton', 'broyden'), more steps, or a smaller "
-                "state_scale."
+                f"{Status(int(self.status[worst]))}. Try {remedy}, more steps, or a smaller state_scale."
             )
             if on_failure == "raise":
                 raise ConvergenceError(message)

@@ -23,9 +23,12 @@ from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.evaluation.weight_gradient import Plan, gradient_plan
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.primitives import innermost
+from qiskit_qdeq.execution.primitives import sampling as sampling_of
 from qiskit_qdeq.execution.runner import CircuitRunner, Measurement, Request
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_RUNNER_OPTIONS = ("backend", "pass_manager", "limits", "optimization_level")
 
 
 class EstimatorEvaluator:
@@ -71,6 +74,11 @@ class EstimatorEvaluator:
         self.readouts = template.num_states + np.arange(template.num_readouts)
         observables = (*template.state_observables, *template.readout_observables)
         self.num_observables = len(observables)
+        if unknown := sorted(set(runner_options) - set(_RUNNER_OPTIONS)):
+            raise InputError(
+                f"unknown options {unknown}; there are {list(_RUNNER_OPTIONS)}. Shots and precision are given as "
+                "sampling=Sampling(forward=...)"
+            )
         self.runner = CircuitRunner(self.gates.circuit, self.gates.parameters, observables, estimator, **runner_options)
         self.progress = 0.0
         self.rng = np.random.default_rng(seed)
@@ -83,6 +91,8 @@ class EstimatorEvaluator:
             "estimator": type(innermost(self.estimator)).__name__,
             "backend": self.runner.backend_name,
             "sampling": dataclasses.asdict(self.sampling),
+            # the estimator's own default decides where no precision is asked for
+            "shots": sampling_of(self.estimator, self.sampling.precision("forward")).shots,
             "seed": self.seed,
         }
 

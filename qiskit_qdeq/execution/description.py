@@ -53,7 +53,10 @@ class Execution:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.backend, str) and (self.kind in _PLAIN if not self.name else self.kind in _NAMED)):
-            raise InputError(f"backend must be {_FORMS}, got {self.backend!r}")
+            raise InputError(
+                f"backend must be {_FORMS} (or, for QDEQClassifier and the programs, 'exact'), got {self.backend!r}; a fake "
+                "device is 'fake:torino', an IBM one 'ibm:NAME'"
+            )
         _check_sampling(self)
         check_mode(self.mode, self.max_time)
         if self.resilience_level not in (None, 0, 1, 2) or isinstance(self.resilience_level, bool):

@@ -155,6 +155,8 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
 def _given_estimator(
     execution: Execution, backend: BackendV2 | None, estimator: BaseEstimatorV2, num_qubits: int
 ) -> OpenEstimator:
+    if isinstance(estimator, type):
+        raise InputError(f"estimator must be an object, got the class {estimator.__name__}: call it")
     if not callable(getattr(estimator, "run", None)):
         raise InputError(f"estimator must have the run method of BaseEstimatorV2, got {estimator!r}")
     _refuse_runtime_fields(execution, "an estimator object, which has its own")

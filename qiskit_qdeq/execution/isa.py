@@ -8,7 +8,7 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import ControlledGate, ParameterExpression
 from qiskit.quantum_info import SparsePauliOp
-from qiskit.transpiler import generate_preset_pass_manager
+from qiskit.transpiler import TranspilerError, generate_preset_pass_manager
 
 from qiskit_qdeq.exceptions import InputError
 
@@ -50,7 +50,12 @@ def to_isa(
         circuit = without_controlled_parameters(circuit)
     if pass_manager is None:
         return circuit, list(observables)
-    isa = pass_manager.run(circuit)
+    try:
+        isa = pass_manager.run(circuit)
+    except TranspilerError as error:
+        raise InputError(
+            f"the circuit cannot be transpiled: {error.message}; give a pass_manager made for its device"
+        ) from None
     if target is not None:
         check_isa(isa, target)
     return isa, [observable.apply_layout(isa.layout, isa.num_qubits) for observable in observables]

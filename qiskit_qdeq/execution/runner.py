@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.primitives import BaseSamplerV2
 from qiskit.primitives.containers import BindingsArray, ObservablesArray
+from qiskit.providers import BackendV2
 from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from qiskit_qdeq.evaluation.protocol import Cost
@@ -93,8 +95,9 @@ class CircuitRunner:
         limits: Limits = Limits(),  # noqa: B008  frozen, so one default for all is safe
         optimization_level: int = 1,
     ) -> None:
-        if not callable(getattr(estimator, "run", None)):
-            raise InputError(f"estimator must have a method run(pubs, *, precision), got {type(estimator).__name__}")
+        _check_estimator(estimator)
+        if pass_manager is not None and not callable(getattr(pass_manager, "run", None)):
+            raise InputError(f"pass_manager must have a method run(circuit), got {pass_manager!r}")
         self.parameters = _check_parameters(circuit, parameters)
         distinct, self._places = _deduplicate(circuit, observables)
         own = primitives.backend_of(estimator)
@@ -268,6 +271,20 @@ class _Plan:
             shots + sum(calibrations),
             len(self.jobs),
             len(pieces),
+        )
+
+
+def _check_estimator(estimator: Any) -> None:
+    """Refuse what has a method run() but is no estimator."""
+    if isinstance(estimator, type):
+        raise InputError(f"estimator must be an object, got the class {estimator.__name__}: call it")
+    if not callable(getattr(estimator, "run", None)):
+        raise InputError(f"estimator must have a method run(pubs, *, precision), got {estimator!r}")
+    if isinstance(estimator, BaseSamplerV2):
+        raise InputError(f"estimator must be an estimator primitive, got the sampler {estimator!r}")
+    if isinstance(estimator, BackendV2):
+        raise InputError(
+            f"estimator must be an estimator primitive, got the backend {estimator.name!r}: give it as backend"
         )
 
 

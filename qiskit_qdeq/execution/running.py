@@ -10,6 +10,7 @@ from qiskit.primitives import BaseEstimatorV2
 from qiskit.providers import BackendV2
 
 from qiskit_qdeq.evaluation.sampling import Sampling
+from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.estimators import build_estimator
 from qiskit_qdeq.model import QDEQModel
@@ -47,6 +48,10 @@ def executed(
     """
     amount = execution.shots if execution.shots is not None else execution.precision
     chosen = sampling or Sampling()
+    if chosen.forward is not None and amount is not None and chosen.forward != amount:
+        raise InputError(
+            f"sampling says forward={chosen.forward!r} and the execution {amount!r}: give one of them, or the same"
+        )
     if chosen.forward is None and amount is not None:
         chosen = replace(chosen, forward=amount)
     with build_estimator(execution, model.template.num_qubits, backend=backend, estimator=estimator) as opened:

@@ -47,8 +47,6 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults; where there is none, the preset or the data set decides."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None and action.help and "default" not in action.help:
-            return f"{action.help} (no default of its own: none, or what the preset says)"
         if action.default is None:
             return action.help
         return super()._get_help_string(action)

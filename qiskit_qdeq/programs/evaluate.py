@@ -78,6 +78,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         publish(
             f"{options.split} accuracy {found.accuracy:.2%} of {len(inputs)} samples, loss {found.loss:.4f}, "
             f"residual median {found.residual:.1e}, not converged {found.unconverged:.1%}"
+            + (f"; {found.cost.circuits:,} circuits in {found.cost.jobs:,} jobs" if found.cost.circuits else "")
         )
     return metrics
 

@@ -104,6 +104,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             metrics |= {
                 "train_seconds": seconds,
                 "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
+                **(_timings(folder / METRICS) if not trainer.step_seconds else {}),
                 "model": model_config.as_dict(),
                 "versions": versions(),
                 "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
@@ -147,6 +148,15 @@ def _trained(trainer: Trainer) -> tuple[TrainingResult, float]:
         result = trainer.run()
         raise_if_stopped()
     return result, time.perf_counter() - started
+
+
+def _timings(path: Path) -> dict[str, float]:
+    """Those of the process that trained, where this one had no step left to take."""
+    try:
+        earlier = json.loads(path.read_text("utf-8"))
+        return {name: float(earlier[name]) for name in ("train_seconds", "ms_per_step")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _how_to_go_on(folder: Path) -> str:

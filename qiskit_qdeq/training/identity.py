@@ -55,7 +55,7 @@ def require_same_run(checkpoint: Checkpoint, wanted: dict[str, Any]) -> None:
     try:
         require(checkpoint, wanted)
     except CheckpointError as error:
-        if not more:
+        if not more or training["schedule"] == "constant":
             raise
         raise CheckpointError(
             f"{error}\n  (more epochs continue a run with schedule 'constant' only; {training['schedule']!r} is "

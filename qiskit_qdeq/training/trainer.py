@@ -189,12 +189,13 @@ class Trainer:
         share = state.history[-1]["unconverged"] if state.history else 0.0
         if share > _UNCONVERGED_SHARE:
             remedy = "" if self.config.solver.name == "newton" else "solver 'newton', "
+            last = " or Jacobian regularization"
             if not self.model.evaluator.is_exact:
-                remedy = "more shots, "
+                remedy, last = "more shots, ", ""
             warn_user(
                 f"{share:.1%} of the samples of the last epoch had no equilibrium to the tolerance of solver "
                 f"{self.config.solver.name!r}: try {remedy}more max_steps, a larger tol, a smaller state_scale "
-                f"(now {self.model.state_scale:g}) or Jacobian regularization",
+                f"(now {self.model.state_scale:g}){last}",
                 ConvergenceWarning,
             )
         return TrainingResult(

@@ -9,10 +9,18 @@ from hypothesis import strategies as st
 from known_estimators import ESTIMATORS, aer, client, exact_values, simulator
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
-from qiskit.primitives import BackendEstimatorV2, PrimitiveJob, PrimitiveResult, PubResult, StatevectorEstimator
+from qiskit.primitives import (
+    BackendEstimatorV2,
+    PrimitiveJob,
+    PrimitiveResult,
+    PubResult,
+    StatevectorEstimator,
+    StatevectorSampler,
+)
 from qiskit.primitives.containers import DataBin
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
+from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.exceptions import ExecutionError, InputError
@@ -410,3 +418,24 @@ def test_nothing_asked_sends_nothing():
     assert measurement.values.shape == (0, 2)
     assert cost == Cost()
     assert recorder.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimator": StatevectorEstimator}, "estimator must be an object, got the class StatevectorEstimator"),
+        ({"estimator": StatevectorSampler()}, "got the sampler"),
+        ({"estimator": FakeManilaV2()}, "got the backend 'fake_manila': give it as backend"),
+        ({"estimator": StatevectorEstimator(), "pass_manager": "level1"}, "pass_manager must have a method run"),
+        (
+            {"estimator": StatevectorEstimator(), "pass_manager": generate_preset_pass_manager(1, FakeManilaV2())},
+            "cannot be transpiled",
+        ),
+    ],
+)
+def test_what_is_no_estimator_or_pass_manager_is_refused_before_anything_runs(options, message):
+    x = Parameter("x")
+    circuit = QuantumCircuit(6)
+    circuit.ry(x, 0)
+    with pytest.raises(InputError, match=message):
+        CircuitRunner(circuit, [x], [SparsePauliOp("IIIIIZ")], **options)

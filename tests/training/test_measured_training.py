@@ -7,7 +7,8 @@ import pytest
 
 from qiskit_qdeq import Execution, QDEQClassifier, Sampling, Trainer, TrainingConfig, executed, model_config, solver
 from qiskit_qdeq.data import load_split
-from qiskit_qdeq.exceptions import CheckpointError
+from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
 from qiskit_qdeq.training.cost import predicted_step
 
 SAMPLING = Sampling(forward=300, growth=2.0, gradient_method="random", gradient_circuits=8)
@@ -94,3 +95,23 @@ def test_digits_are_learned_from_shots_about_as_well_as_exactly():
     assert (
         exact.set_params(backend=Execution("fake:manila", shots=500, seed=0)).score(split.x_test, split.y_test) > 0.75
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*more shots")
+def test_a_run_does_not_go_on_with_another_precision_of_the_estimator_itself(tmp_path):
+    model = model_config("default", 4, 2, 2).build()
+    trainer_on(model.measured(DensityMatrixEstimator(default_precision=0.1, seed=0)), tmp_path).run()
+    other = model.measured(DensityMatrixEstimator(default_precision=0.2, seed=0))
+    with pytest.raises(CheckpointError, match="shots"):
+        trainer_on(other, tmp_path).resume()
+
+
+def test_shots_said_twice_have_to_agree():
+    model = model_config("default", 4, 2, 2).build()
+    with (
+        pytest.raises(InputError, match="forward=1024"),
+        executed(model, Execution("aer", shots=512), sampling=Sampling(forward=1024)),
+    ):
+        pass
+    with pytest.raises(InputError, match=r"unknown options \['shots'\].*sampling=Sampling"):
+        model.measured(DensityMatrixEstimator(), shots=100)
