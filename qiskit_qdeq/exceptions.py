@@ -30,6 +30,26 @@ class ExecutionError(QDEQError, RuntimeError):
     """A primitive returned a result that cannot be used; the message names the job."""
 
 
+class JobTooLongError(ExecutionError):
+    """The service ended a job because it ran too long; what it asked for must be split."""
+
+
+class ServiceError(ExecutionError):
+    """A service refused a request, or failed it too often; the message says which, why, and how to go on."""
+
+
+class JournalError(CheckpointError):
+    """A journal of jobs that is damaged, of another run, or cannot be written."""
+
+
+class BudgetError(QDEQError, RuntimeError):
+    """The next job would exceed the budget; nothing of it was submitted."""
+
+
+class StoppedError(QDEQError, RuntimeError):
+    """Waiting for a service was ended on request; the jobs under way are fetched when the run is resumed."""
+
+
 class MissingExtraError(QDEQError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

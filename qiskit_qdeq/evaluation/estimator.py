@@ -18,17 +18,19 @@ from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate
 from qiskit_qdeq.evaluation.estimator_point import EstimatorPoint, Observed, floored_errors
 from qiskit_qdeq.evaluation.gate_angles import GateTemplate
 from qiskit_qdeq.evaluation.probe import ProbedMap, probes
-from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, Part
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.evaluation.weight_gradient import Plan, gradient_plan
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.account import Account
+from qiskit_qdeq.execution.events import Announcer, Listener
 from qiskit_qdeq.execution.primitives import innermost
 from qiskit_qdeq.execution.primitives import sampling as sampling_of
 from qiskit_qdeq.execution.runner import CircuitRunner, Measurement, Request
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_RUNNER_OPTIONS = ("backend", "pass_manager", "limits", "optimization_level")
+_RUNNER_OPTIONS = ("backend", "pass_manager", "limits", "optimization_level", "account")
 
 
 class EstimatorEvaluator:
@@ -96,13 +98,30 @@ class EstimatorEvaluator:
             "seed": self.seed,
         }
 
-    def start_step(self, step: int, total: int) -> None:
-        """Move precision schedules and random choices to a training step, so that a resumed run repeats them."""
+    @property
+    def account(self) -> Account:
+        """What may be spent and has been."""
+        return self.runner.account
+
+    def start_step(self, step: int, total: int, part: Part = Part.TRAINING) -> None:
+        """Move precision schedules and random choices to a part of a run, so that a resumed run repeats them."""
         self.progress = min(1.0, step / max(1, total - 1))
         self.rng = np.random.default_rng([self.seed, step])
         restart = getattr(self.estimator, "restart", None)
         if restart is not None:
-            restart(step)
+            restart(len(Part) * step + part.value)
+
+    def interrupt(self) -> None:
+        """End waiting for a service, now or when it begins; safe in a signal handler."""
+        interrupt = getattr(self.estimator, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
+
+    def listen(self, listener: Listener) -> None:
+        """Let `listener` be told of what happens to jobs at a service, where there is one."""
+        announce = getattr(self.estimator, "announce", None)
+        if isinstance(announce, Announcer):
+            announce.listeners.append(listener)
 
     def precision(self, purpose: str) -> float | None:
         """The precision asked of the estimator at this point of a run."""

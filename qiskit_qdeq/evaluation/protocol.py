@@ -6,13 +6,22 @@ features and the gradients of both. Shapes: B samples, K states, F readouts, D i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Part(Enum):
+    """Parts of a run between two optimizer steps, whose random choices are independent."""
+
+    TRAINING = 0
+    VALIDATION = 1
+    TEST = 2
 
 
 @dataclass(frozen=True)
@@ -150,8 +159,14 @@ class Evaluator(Protocol):
     def description(self) -> dict[str, Any]:
         """Plain values that differ where two evaluators would not continue each other's run."""
 
-    def start_step(self, step: int, total: int) -> None:
-        """Move what changes over a training run, precision and random choices, to a step of it."""
+    def start_step(self, step: int, total: int, part: Part = Part.TRAINING) -> None:
+        """Move what changes over a training run, precision and random choices, to a part of it."""
+
+    def interrupt(self) -> None:
+        """End waiting for a service, now or when it begins; safe in a signal handler."""
+
+    def listen(self, listener: Callable[[Any], None]) -> None:
+        """Let `listener` be told of what happens to jobs at a service, where there is one."""
 
     def bind(self, weights: Array) -> BoundEvaluator:
         """Fix the circuit parameters θ (p,)."""
@@ -167,5 +182,11 @@ class ExactEvaluator:
         """Nothing to tell apart."""
         return {}
 
-    def start_step(self, step: int, total: int) -> None:
+    def start_step(self, step: int, total: int, part: Part = Part.TRAINING) -> None:
         """Nothing to move."""
+
+    def interrupt(self) -> None:
+        """Nothing is waited for."""
+
+    def listen(self, listener: Callable[[Any], None]) -> None:
+        """There are no jobs."""

@@ -35,6 +35,7 @@ class Execution:
         optimization_level: of the transpiler, 0 to 3; None: 3 for devices, 1 for simulators.
         seed: of simulated shots and of the transpiler.
         max_time: seconds after which the service closes the batch or session.
+        patience: seconds that an IBM service may be out of reach, or too busy, before the run stops.
 
     Raises:
         InputError: for a value that is not possible, or that has no effect together with the others.
@@ -50,6 +51,7 @@ class Execution:
     optimization_level: int | None = None
     seed: int | None = None
     max_time: int | None = None
+    patience: float = 600.0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.backend, str) and (self.kind in _PLAIN if not self.name else self.kind in _NAMED)):
@@ -64,6 +66,8 @@ class Execution:
         if self.optimization_level is not None and self.optimization_level not in range(4):
             raise InputError(f"optimization_level must be 0, 1, 2 or 3, got {self.optimization_level!r}")
         _check_options(self.options)
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int | float) or not self.patience >= 0:
+            raise InputError(f"patience must be a number of seconds of at least 0, got {self.patience!r}")
         self._check_effect()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -16,11 +16,18 @@ from qiskit.transpiler import PassManager, generate_preset_pass_manager
 
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.account import Account, Budget
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
+from qiskit_qdeq.execution.durable import DurableEstimator, Patience
+from qiskit_qdeq.execution.events import Announcer
+from qiskit_qdeq.execution.ibm_client import IBMClient
+from qiskit_qdeq.execution.journal import Journal
+from qiskit_qdeq.execution.lifetime import Given, Lifetime
 from qiskit_qdeq.execution.modes import open_mode
 from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise, perfect_simulator
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.execution.primitives import Kind, kind_of
 from qiskit_qdeq.execution.seeding import SeededEstimator
 
 __all__ = ["Execution", "OpenEstimator", "build_estimator"]
@@ -38,12 +45,14 @@ class OpenEstimator:
         backend: what to transpile for; None: circuits run as they are.
         pass_manager: transpiles for `backend`, reproducibly; None if there is no backend.
         precision: to be sent with every request; None: the estimator's own default already is the one wanted.
+        account: what may be spent and has been.
     """
 
     estimator: BaseEstimatorV2
     backend: BackendV2 | None
     pass_manager: PassManager | None
     precision: float | None = None
+    account: Account = field(default_factory=Account)
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     def close(self) -> None:
@@ -65,8 +74,13 @@ def build_estimator(
     *,
     backend: BackendV2 | None = None,
     estimator: BaseEstimatorV2 | None = None,
+    journal: Journal | None = None,
+    budget: Budget | None = None,
+    announce: Announcer | None = None,
 ) -> OpenEstimator:
     """Open what `execution` describes.
+
+    What runs at IBM's service is a `DurableEstimator`: its jobs survive failures, and this process where there is a journal.
 
     Args:
         execution: the description.
@@ -74,10 +88,35 @@ def build_estimator(
         backend: a device object, with ``Execution(backend="given")``: an IBM device, a fake one, or any other, on which
             Qiskit's BackendEstimatorV2 then runs.
         estimator: an estimator object, with ``Execution(backend="given")``; `backend` is then what to transpile for.
+        journal: of the jobs at a service; None keeps it in memory. It is closed with the estimator.
+        budget: the most that may be spent.
+        announce: is told what happens to jobs at a service.
 
     Raises:
         InputError: if names are unknown, options are refused, or the device is too small; the message never holds a token.
+        JournalError: if the journal is of a run on another device.
     """
+    keeping = _Keeping(journal or Journal(), Account(budget), announce or Announcer())
+    opened = _opened(execution, num_qubits, backend, estimator, keeping)
+    return replace(opened, account=keeping.account)
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """What is kept about jobs at a service."""
+
+    journal: Journal
+    account: Account
+    announce: Announcer
+
+
+def _opened(
+    execution: Execution,
+    num_qubits: int,
+    backend: BackendV2 | None,
+    estimator: BaseEstimatorV2 | None,
+    keeping: _Keeping,
+) -> OpenEstimator:
     count = check_count("num_qubits", num_qubits)
     given = backend is not None or estimator is not None
     if given != (execution.kind == "given"):
@@ -86,7 +125,7 @@ def build_estimator(
             "objects go with Execution(backend='given', ...), and only with it"
         )
     if estimator is not None:
-        return _given_estimator(execution, backend, estimator, count)
+        return _given_estimator(execution, backend, estimator, count, keeping)
     if execution.kind == "statevector":
         return _statevector(execution)
     if execution.kind == "aer":
@@ -94,9 +133,9 @@ def build_estimator(
     if execution.kind == "fake":
         return _fake(execution, sub_device(fake_backend(execution.name), count))
     if execution.kind == "ibm":
-        return _ibm(execution, ibm_backend(execution.name), count)
+        return _ibm(execution, ibm_backend(execution.name), count, keeping)
     assert backend is not None
-    return _given_backend(execution, backend, count)
+    return _given_backend(execution, backend, count, keeping)
 
 
 def _statevector(execution: Execution) -> OpenEstimator:
@@ -114,12 +153,15 @@ def _fake(execution: Execution, device: SubDevice) -> OpenEstimator:
     simulator = noise_from_backend(device)
     if execution.resilience_level is None:
         return OpenEstimator(_sampling(execution, simulator), simulator, _transpiler(execution, simulator))
-    return _runtime(execution, simulator, local=True)
+    return _runtime_locally(execution, simulator)
 
 
-def _ibm(execution: Execution, backend: BackendV2, num_qubits: int) -> OpenEstimator:
+def _ibm(execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping) -> OpenEstimator:
     _check_size(backend, num_qubits)
-    return _runtime(execution, backend, local=False)
+    pass_manager = _transpiler(execution, backend)
+    primitive = _client_side(backend, _runtime_options(execution))
+    lifetime = Lifetime(backend, execution.mode, execution.max_time, keeping.journal, keeping.announce)
+    return _durable(execution, primitive, lifetime, backend, pass_manager, keeping)
 
 
 def _check_size(backend: BackendV2, num_qubits: int) -> None:
@@ -129,7 +171,9 @@ def _check_size(backend: BackendV2, num_qubits: int) -> None:
         )
 
 
-def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) -> OpenEstimator:
+def _given_backend(
+    execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping
+) -> OpenEstimator:
     from qiskit_aer import AerSimulator
     from qiskit_ibm_runtime import IBMBackend
     from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
@@ -138,14 +182,14 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
         raise InputError(f"backend must be a BackendV2, got {backend!r}")
     _check_size(backend, num_qubits)
     if isinstance(backend, IBMBackend):
-        return _ibm(execution, backend, num_qubits)
+        return _ibm(execution, backend, num_qubits, keeping)
     if isinstance(backend, FakeBackendV2 | SubDevice):
         device = backend if isinstance(backend, SubDevice) else sub_device(backend, num_qubits)
         _refuse_runtime_fields(execution, f"{backend.name}, unless resilience_level turns the Runtime estimator on")
         return _fake(execution, device)
     if isinstance(backend, AerSimulator) and execution.resilience_level is not None:
         _refuse_unbindable(backend)
-        return _runtime(execution, backend, local=True)
+        return _runtime_locally(execution, backend)
     _refuse_runtime_fields(execution, backend.name)
     options = {} if execution.target_precision is None else {"default_precision": execution.target_precision}
     estimator = BackendEstimatorV2(backend=backend, options=options)
@@ -153,7 +197,11 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int) ->
 
 
 def _given_estimator(
-    execution: Execution, backend: BackendV2 | None, estimator: BaseEstimatorV2, num_qubits: int
+    execution: Execution,
+    backend: BackendV2 | None,
+    estimator: BaseEstimatorV2,
+    num_qubits: int,
+    keeping: _Keeping,
 ) -> OpenEstimator:
     if isinstance(estimator, type):
         raise InputError(f"estimator must be an object, got the class {estimator.__name__}: call it")
@@ -168,6 +216,10 @@ def _given_estimator(
     if backend is None and execution.optimization_level is not None:
         raise InputError("optimization_level has no effect without a backend to transpile for; give backend= too")
     pass_manager = None if backend is None else _transpiler(execution, backend)
+    service = getattr(estimator, "_service", None)
+    if kind_of(estimator) in (Kind.LEGACY, Kind.CLIENT) and not getattr(service, "is_local", True):
+        opened = _durable(execution, estimator, Given(estimator.mode), backend, pass_manager, keeping)
+        return replace(opened, precision=execution.target_precision)
     return OpenEstimator(estimator, backend, pass_manager, execution.target_precision)
 
 
@@ -195,14 +247,34 @@ def _sampling(execution: Execution, noise: Any) -> DensityMatrixEstimator:
     return DensityMatrixEstimator(noise, default_precision=execution.precision or 0.0, seed=execution.seed)
 
 
-def _runtime(execution: Execution, backend: BackendV2, *, local: bool) -> OpenEstimator:
+def _runtime_locally(execution: Execution, backend: BackendV2) -> OpenEstimator:
+    """IBM's own estimator, its mitigation included, on a simulator."""
     options = _runtime_options(execution)
-    if local:
-        _warn_ignored(execution.options)
+    _warn_ignored(execution.options)
     pass_manager = _transpiler(execution, backend)
     with contextlib.ExitStack() as stack:
         mode = stack.enter_context(open_mode(backend, execution.mode, execution.max_time))
-        estimator = _client_side(mode, options, execution.seed if local else None)
+        estimator = _client_side(mode, options)
+        # a seed of its own would repeat the same noise in every call
+        seeded = estimator if execution.seed is None else SeededEstimator(estimator, execution.seed)
+        return OpenEstimator(seeded, backend, pass_manager, _resources=stack.pop_all())
+
+
+def _durable(
+    execution: Execution,
+    primitive: Any,
+    lifetime: Lifetime,
+    backend: BackendV2 | None,
+    pass_manager: PassManager | None,
+    keeping: _Keeping,
+) -> OpenEstimator:
+    """IBM's own estimator at the service."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(keeping.journal.close)
+        stack.callback(lifetime.close)
+        client = IBMClient(primitive, lifetime, keeping.announce)
+        patience = Patience(execution.patience)
+        estimator = DurableEstimator(primitive, client, keeping.journal, keeping.account, patience, keeping.announce)
         return OpenEstimator(estimator, backend, pass_manager, _resources=stack.pop_all())
 
 
@@ -224,12 +296,10 @@ def _runtime_options(execution: Execution) -> Any:
         raise InputError(f"options are refused by the Runtime estimator: {'; '.join(reasons)}") from None
 
 
-def _client_side(mode: Any, options: Any, seed: int | None) -> Any:
+def _client_side(mode: Any, options: Any) -> Any:
     from qiskit_ibm_runtime.executor_estimator import Estimator
 
-    estimator = Estimator(mode=mode, options=options)
-    # a seed of its own would repeat the same noise in every call
-    return estimator if seed is None else SeededEstimator(estimator, seed)
+    return Estimator(mode=mode, options=options)
 
 
 def _warn_ignored(options: Mapping[str, Any]) -> None:

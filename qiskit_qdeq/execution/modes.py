@@ -33,7 +33,15 @@ def open_mode(backend: BackendV2, mode: str = "job", max_time: int | None = None
     if mode == "job":
         yield backend
         return
-    opened = _open(backend, mode, max_time)
+    from qiskit_ibm_runtime.exceptions import IBMError
+
+    try:
+        opened = create_mode(backend, mode, max_time)
+    except IBMError as error:
+        reason = f"{type(error).__name__}: {redact(error)}"
+        raise InputError(
+            f"the service did not open a {mode} on {backend.name} ({reason}); {other_modes(mode)}"
+        ) from None
     try:
         yield opened
     except BaseException:
@@ -56,13 +64,14 @@ def check_mode(mode: str, max_time: int | None) -> None:
         raise InputError(f"max_time must be a whole number of seconds of at least 1, got {max_time!r}")
 
 
-def _open(backend: BackendV2, mode: str, max_time: int | None) -> Any:
+def create_mode(backend: BackendV2, mode: str, max_time: int | None) -> Any:
+    """A new `Batch` or `Session`; what the service answers instead is raised as it is."""
     from qiskit_ibm_runtime import Batch, Session
-    from qiskit_ibm_runtime.exceptions import IBMError
 
-    try:
-        return (Batch if mode == "batch" else Session)(backend=backend, max_time=max_time)
-    except IBMError as error:
-        other = "'job'" if mode == "batch" else "'batch' or 'job', as Open Plan accounts cannot open sessions"
-        reason = f"{type(error).__name__}: {redact(error)}"
-        raise InputError(f"the service did not open a {mode} on {backend.name} ({reason}); use mode={other}") from None
+    return (Batch if mode == "batch" else Session)(backend=backend, max_time=max_time)
+
+
+def other_modes(mode: str) -> str:
+    """Advice for a mode that cannot be opened."""
+    other = "'job'" if mode == "batch" else "'batch' or 'job', as Open Plan accounts cannot open sessions"
+    return f"use mode={other}"

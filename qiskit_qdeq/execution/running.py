@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from qiskit.primitives import BaseEstimatorV2
@@ -11,12 +12,15 @@ from qiskit.providers import BackendV2
 
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.account import Budget
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.estimators import build_estimator
+from qiskit_qdeq.execution.events import Announcer, Listener
+from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.model import QDEQModel
 
 #: Fields that may differ between a run and its continuation.
-_RESUMABLE = ("mode", "max_time")
+_RESUMABLE = ("mode", "max_time", "patience")
 
 
 @contextlib.contextmanager
@@ -27,6 +31,9 @@ def executed(
     sampling: Sampling | None = None,
     backend: BackendV2 | None = None,
     estimator: BaseEstimatorV2 | None = None,
+    journal: str | os.PathLike[str] | Journal | None = None,
+    budget: Budget | str | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Iterator[QDEQModel]:
     """`model` with its circuits run as `execution` says; sessions and batches are closed at the end, whatever happens.
 
@@ -36,9 +43,14 @@ def executed(
         sampling: shots or precision per purpose where they differ, and the weight gradient's estimator.
         backend: a backend object, with `Execution("given")`.
         estimator: an estimator object, with `Execution("given")`.
+        journal: file in which the jobs at a service are kept, so that none is submitted twice when the same work is begun
+            again; simulators need none.
+        budget: the most that may be spent, such as "600s, 20000 circuits", see `Budget.parse`.
+        listeners: told what happens to jobs at a service.
 
     Raises:
         InputError: if the description cannot be followed; see `build_estimator` and `QDEQModel.measured`.
+        JournalError: if the journal is damaged or of another device.
 
     >>> from qiskit_qdeq import model_config
     >>> model = model_config("default", 4, 2, 2).build()
@@ -54,12 +66,25 @@ def executed(
         )
     if chosen.forward is None and amount is not None:
         chosen = replace(chosen, forward=amount)
-    with build_estimator(execution, model.template.num_qubits, backend=backend, estimator=estimator) as opened:
+    announce = Announcer()
+    announce.listeners.extend(listeners)
+    if not (journal is None or isinstance(journal, Journal)):
+        journal = Journal(journal)
+    with build_estimator(
+        execution,
+        model.template.num_qubits,
+        backend=backend,
+        estimator=estimator,
+        journal=journal,
+        budget=Budget.parse(budget) if isinstance(budget, str) else budget,
+        announce=announce,
+    ) as opened:
         yield model.measured(
             opened.estimator,
             sampling=chosen,
             seed=execution.seed or 0,
             backend=opened.backend,
             pass_manager=opened.pass_manager,
+            account=opened.account,
             notes={"execution": {name: value for name, value in asdict(execution).items() if name not in _RESUMABLE}},
         )

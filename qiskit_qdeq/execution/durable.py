@@ -1,0 +1,416 @@
+"""Jobs at a service that survive whatever happens to this process, the connection or the session.
+
+prepare -> submit -> journal -> wait -> validate -> retry. A request's key is a digest of what is asked and of its number in
+the run; it goes to the service as a tag of the job, and into the journal before the job is submitted. A run that is repeated
+from a checkpoint asks the same questions under the same keys, and is given the results that were paid for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_after_delay
+
+from qiskit_qdeq.evaluation.protocol import Cost
+from qiskit_qdeq.exceptions import (
+    ExecutionError,
+    InputError,
+    JobTooLongError,
+    QDEQError,
+    ServiceError,
+    StoppedError,
+)
+from qiskit_qdeq.execution.account import Account
+from qiskit_qdeq.execution.events import Announcer
+from qiskit_qdeq.execution.failures import Failure, Kind, failure_of, failure_of_job
+from qiskit_qdeq.execution.ibm_client import Client
+from qiskit_qdeq.execution.jobs import JobSpec, content_digest, spec_of
+from qiskit_qdeq.execution.journal import Entry, Journal
+
+T = TypeVar("T")
+
+#: Seconds between looks at a job: at first, and after a long wait.
+_FIRST_LOOK, _LAST_LOOK = 0.1, 10.0
+#: Seconds after which the account's limits and a job's place in the queue are asked for again.
+_REFUSAL_AGE, _POSITION_AGE = 60.0, 5.0
+#: How often the result of one finished job is read before it counts as unusable.
+_READS = 3
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a service is given that fails.
+
+    Attributes:
+        seconds: that it may be out of reach, or too busy, at a stretch.
+        attempts: jobs submitted for one request before it is given up.
+    """
+
+    seconds: float = 600.0
+    attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0:
+            raise InputError(f"patience must be a number of seconds of at least 0, got {self.seconds!r}")
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
+            raise InputError(f"attempts must be an integer of at least 1, got {self.attempts!r}")
+
+
+class _RepeatError(Exception):
+    """A job is over without a usable result, and another may do better."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class DurableEstimator:
+    """An estimator at a service, with a journal.
+
+    Args:
+        primitive: the estimator whose options and backend are used, seen by others as `wrapped`.
+        client: the service.
+        journal: of the run.
+        account: what may be spent; its `spent` becomes the journal's.
+        patience: with a service that fails.
+        announce: is told what happens.
+    """
+
+    def __init__(
+        self,
+        primitive: Any,
+        client: Client,
+        journal: Journal,
+        account: Account | None = None,
+        patience: Patience = Patience(),  # noqa: B008  frozen, so one default for all is safe
+        announce: Announcer | None = None,
+    ) -> None:
+        self.wrapped = primitive
+        self.client, self.journal, self.account = client, journal, account or Account()
+        self.announce = announce or Announcer()
+        self._patience = patience
+        self._stopped = False
+        # What an earlier process submitted just before it died may be missing in the journal, but nothing after it.
+        self._searching = journal.resumed
+        self._refusal_asked = float("-inf")
+        self.account.spent = journal.spent
+        self.restart(0)
+        for mode in list(journal.open_modes):
+            if client.close_left_open(mode):
+                journal.closed(mode)
+                self.announce("closed", mode, detail="left open by an earlier process")
+
+    def restart(self, position: int) -> None:
+        """Number the requests of `position`, such as a training step, from 0."""
+        self._position, self._asked = int(position), 0
+
+    def interrupt(self) -> None:
+        """End any waiting with StoppedError, now or when it begins; safe in a signal handler."""
+        self._stopped = True
+
+    def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> DurableJob:
+        """Submit a job, like any estimator."""
+        return self.submit_job(spec_of(pubs, precision))
+
+    def submit_job(self, spec: JobSpec, parent: str = "", part: int = 0) -> DurableJob:
+        """Submit a job, unless it was submitted before.
+
+        Args:
+            spec: the job.
+            parent: key of the job that ran too long, of which this is a part.
+            part: which one.
+
+        Raises:
+            BudgetError: if it would exceed the budget.
+            ServiceError: if the service refuses it, or was out of reach for too long.
+            StoppedError: after `interrupt`.
+            JournalError: if the journal cannot be written.
+        """
+        if parent:
+            key = content_digest([parent, str(part), spec.content])[:32]
+        else:
+            key = content_digest([spec.content, f"{self._position} {self._asked}", self.journal.backend])[:32]
+            self._asked += 1
+        job = DurableJob(self, spec, key)
+        entry = self.journal.entries.get(key)
+        limit = self.journal.too_long
+        if entry is None and limit is not None and spec.cost.shots >= limit:
+            self.journal.split(key, spec.cost.shots, f"a job of {limit} shots ran too long before")
+            self.announce("split", detail=f"{spec.cost.shots:,} shots are too many for one job")
+        elif entry is None or entry.state in ("prepared", "failed"):
+            self._submit(job)
+        return job
+
+    def collect(self, job: DurableJob) -> Any:
+        """The result of a job; what fails in a way that may pass is submitted again, a bounded number of times."""
+        for attempt in range(self._patience.attempts):
+            entry = self._entry(job)
+            if entry.state == "split":
+                raise JobTooLongError("the job is split", job.key)
+            if entry.state in ("prepared", "failed"):
+                self._submit(job)
+                entry = self._entry(job)
+            try:
+                return self._finish(job, entry)
+            except _RepeatError as error:
+                failure = error.failure
+                charged = self._charged(entry.job)
+                self._refuse_hopeless(failure, f"job {entry.job}", job, entry, charged)
+                self.journal.failed(job.key, failure.message, charged or 0.0)
+                self._book()
+                if failure.kind is Kind.SESSION:
+                    self.client.lifetime.renew(failure.message)
+                self.announce("failed", entry.job, detail=f"{failure.message}; submitting it again")
+                self._sleep(min(2.0**attempt, 30.0) * (attempt > 0))
+                last = failure
+        raise ServiceError(
+            f"{self._patience.attempts} jobs for the same request had no usable result; the last one: {last.message}"
+        )
+
+    def _finish(self, job: DurableJob, entry: Entry) -> Any:
+        """Wait for the job of `entry`, read its result and check it."""
+        finished = entry.state == "finished"
+        try:
+            if not finished:
+                self._wait(job, entry)
+            result = self._read(job, entry.job)
+        except QDEQError:
+            raise
+        except _RepeatError:
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+            if type(error).__name__ != "RuntimeJobNotFound":
+                raise ServiceError(f"job {entry.job}: {failure.message}; it is fetched when the run resumes") from None
+            self.announce("lost", entry.job, detail="the service does not know it any more")
+            raise _RepeatError(Failure(Kind.TRANSIENT, "the service does not know it any more")) from None
+        if finished:
+            self.announce("fetched", entry.job, cost=entry.cost)
+            return result
+        charged = self._charged(entry.job)
+        cost = entry.cost if charged is None else replace(entry.cost, qpu_seconds=charged)
+        self.journal.finished(job.key, cost)
+        self._book()
+        self.announce("finished", entry.job, cost=cost)
+        return result
+
+    def _submit(self, job: DurableJob) -> None:
+        """Until there is an id in the journal, or no hope."""
+        spec, key, entry = job.spec, job.key, self.journal.entries.get(job.key)
+        # In doubt whether the service has it already: the earlier process may have died before it could say.
+        doubtful = entry is not None and entry.state == "prepared"
+        searching = self._searching and entry is None
+        unchecked = doubtful or searching
+        if not unchecked:
+            self._check(spec.cost)
+        if entry is None or entry.state == "failed":
+            self.journal.prepare(key, spec.cost)
+        tag = f"qdeq:{self.journal.run}:{key}"
+        sessions = 0
+
+        def attempt() -> str:
+            nonlocal doubtful, searching, unchecked, sessions
+            if doubtful or searching:
+                if found := self.client.find(tag):
+                    for surplus in found[1:]:
+                        self.client.cancel(surplus)
+                    self.announce("notice", found[0], detail="was submitted already; it is not submitted again")
+                    return found[0]
+                if searching:
+                    self._searching = searching = False
+                if unchecked:
+                    self._check(spec.cost)
+                    unchecked = False
+            try:
+                return self.client.submit(job.labelled(), [f"qdeq:{self.journal.run}", tag], spec.precision)
+            except QDEQError:
+                raise
+            except Exception as error:
+                failure = failure_of(error)
+                doubtful = doubtful or failure.kind is Kind.UNCERTAIN
+                if failure.kind is Kind.SESSION and self.client.lifetime.renewable:
+                    sessions += 1
+                    if sessions <= self._patience.attempts:
+                        self.client.lifetime.renew(failure.message)
+                        raise _SessionClosedError(failure.message) from None
+                raise
+
+        try:
+            name = self._persistently(attempt, "submitting a job")
+        except QDEQError:
+            raise
+        except Exception as error:
+            failure, advice = failure_of(error), self.client.lifetime.advice
+            raise ServiceError(
+                f"the service did not take a job: {failure.message}{f'; {advice}' if advice else ''}"
+            ) from None
+        self.journal.submitted(key, name)
+        self._book()
+        self.announce("submitted", name, cost=spec.cost)
+
+    def _check(self, cost: Cost) -> None:
+        self.account.check(cost)
+        if time.monotonic() - self._refusal_asked > _REFUSAL_AGE:
+            refusal = self._persistently(self.client.refusal, "asking for the account's usage")
+            if refusal:
+                raise ServiceError(f"{refusal}; the run can be resumed then")
+            self._refusal_asked = time.monotonic()
+
+    def _wait(self, job: DurableJob, entry: Entry) -> None:
+        """Until the job has ended; raises unless it has a result."""
+        pause, shown, asked = _FIRST_LOOK, ("", None), time.monotonic()
+        position: int | None = None
+        while True:
+            state = self._persistently(lambda: self.client.state(entry.job), f"asking for job {entry.job}")
+            if state.final:
+                break
+            if state.status != "QUEUED":
+                position = None
+            elif time.monotonic() - asked > _POSITION_AGE:
+                position, asked = self.client.position(entry.job), time.monotonic()
+            if (state.status, position) != shown:
+                shown = (state.status, position)
+                self.announce("waiting", entry.job, status=state.status, position=position)
+            self._sleep(pause)
+            pause = min(pause * 1.2, _LAST_LOOK)
+        if state.status == "DONE":
+            return
+        failure = failure_of_job(state.reason, cancelled=state.status == "CANCELLED")
+        if failure.kind is Kind.TOO_LONG:
+            self.journal.split(job.key, job.spec.cost.shots, failure.message)
+            self._book()
+            self.announce("split", entry.job, detail=failure.message)
+            raise JobTooLongError(f"job {entry.job}: {failure.message}", job.key)
+        raise _RepeatError(failure)
+
+    def _read(self, job: DurableJob, name: str) -> Any:
+        """The result, read again where what arrived is damaged."""
+        complaint = ""
+        for read in range(_READS):
+            if read:
+                self.client.forget(name)
+                self._sleep(0.5 * read)
+            try:
+                result = self._persistently(lambda: self.client.result(name), f"reading the result of job {name}")
+                job.spec.check(result)
+                job.check_label(result)
+            except (ExecutionError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                if isinstance(error, ServiceError):
+                    raise
+                # the decoder's own words on a body that is cut or of another job are no more than that
+                known = isinstance(error, ExecutionError)
+                complaint = str(error) if known else f"its result cannot be decoded ({type(error).__name__})"
+                self.announce("notice", name, detail=complaint)
+            else:
+                self.client.forget(name)
+                return result
+        raise _RepeatError(Failure(Kind.TRANSIENT, complaint))
+
+    def _persistently(self, call: Callable[[], T], what: str) -> T:
+        """Call, and again after a while where the failure may pass."""
+
+        def may_pass(error: BaseException) -> bool:
+            return isinstance(error, _SessionClosedError) or (
+                isinstance(error, Exception) and failure_of(error).can_repeat
+            )
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            reason = failure_of(error).message if error else ""
+            seconds = state.next_action.sleep if state.next_action else 0.0
+            self.announce("retrying", detail=f"{what} in {seconds:.0f} s: {reason}")
+
+        return Retrying(
+            stop=stop_after_delay(self._patience.seconds) | stop_after_attempt(1000),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
+            retry=retry_if_exception(may_pass),
+            before_sleep=tell,
+            sleep=self._sleep,
+            reraise=True,
+        )(call)
+
+    def _sleep(self, seconds: float) -> None:
+        """In small pieces, so that `interrupt` is heard."""
+        end = time.monotonic() + seconds
+        while True:
+            if self._stopped:
+                raise StoppedError("waiting was ended; jobs under way are fetched when the run is resumed")
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.1))
+
+    def _refuse_hopeless(
+        self, failure: Failure, what: str, job: DurableJob, entry: Entry, charged: float | None
+    ) -> None:
+        lost_session = failure.kind is Kind.SESSION and not self.client.lifetime.renewable
+        if failure.kind is not Kind.HOPELESS and not lost_session:
+            return
+        self.journal.failed(job.key, failure.message, charged or 0.0)
+        self._book()
+        raise ServiceError(f"{what}: {failure.message}")
+
+    def _charged(self, name: str) -> float | None:
+        return self.client.charged(name)
+
+    def _entry(self, job: DurableJob) -> Entry:
+        return self.journal.entries[job.key]
+
+    def _book(self) -> None:
+        self.account.spent = self.journal.spent
+
+
+class DurableJob:
+    """A job of a `DurableEstimator`."""
+
+    def __init__(self, estimator: DurableEstimator, spec: JobSpec, key: str) -> None:
+        self._estimator, self.spec, self.key = estimator, spec, key
+
+    def job_id(self) -> str:
+        """The id of the last job submitted for it, "" if there is none yet."""
+        return self._estimator.journal.entries[self.key].job
+
+    def result(self) -> Any:
+        """Wait for the PrimitiveResult.
+
+        Raises:
+            JobTooLongError: if it must be split.
+            ServiceError: if there will be none.
+            StoppedError: after `DurableEstimator.interrupt`.
+        """
+        return self._estimator.collect(self)
+
+    def labelled(self) -> list[Any]:
+        """The PUBs with the key in their circuits' metadata, which primitives hand through to the result."""
+        copies: dict[int, Any] = {}
+        result = []
+        for pub in self.spec.pubs:
+            circuit = pub[0] if isinstance(pub, tuple) else pub.circuit
+            if id(circuit) not in copies:
+                labelled = circuit.copy()
+                labelled.metadata = {**(circuit.metadata or {}), "qdeq": self.key}
+                copies[id(circuit)] = labelled
+            result.append((copies[id(circuit)], *_rest(pub)))
+        return result
+
+    def check_label(self, result: Any) -> None:
+        """Raise ExecutionError if the result says that it is another job's."""
+        for item in result:
+            metadata = getattr(item, "metadata", None) or {}
+            label = (metadata.get("circuit_metadata") or {}).get("qdeq", self.key)
+            if label != self.key:
+                raise ExecutionError("returned the result of another job")
+
+
+class _SessionClosedError(Exception):
+    """A session was closed; the next attempt opens another."""
+
+
+def _rest(pub: Any) -> tuple[Any, ...]:
+    if isinstance(pub, tuple):
+        return pub[1:]
+    return (pub.observables, pub.parameter_values, pub.precision)

@@ -1,0 +1,58 @@
+"""What happens to jobs while a run waits for them, for whoever wants to show it; all of it is logged, too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from qiskit_qdeq.evaluation.protocol import Cost
+
+logger = logging.getLogger("qiskit_qdeq.execution")
+
+_WARNINGS = ("failed", "retrying", "split", "lost", "notice")
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job, a session or a batch.
+
+    Attributes:
+        kind: "submitted", "waiting" (its status or position changed), "finished", "fetched" (finished earlier, not run
+            again), "failed", "retrying" (a request to the service), "split", "lost" (no longer at the service), "opened"
+            and "closed" (a session or batch), or "notice" (what the service's client warns of).
+        job: id of the job, session or batch, "" if there is none yet.
+        status: of a waiting job, in the service's word: QUEUED or RUNNING.
+        position: in the queue, None if unknown.
+        detail: more, in words.
+        cost: of the job, as predicted; once finished, with the QPU seconds charged.
+    """
+
+    kind: str
+    job: str = ""
+    status: str = ""
+    position: int | None = None
+    detail: str = ""
+    cost: Cost | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.position is None else f", position {self.position}"
+        words = [self.kind, self.job, f"{self.status.lower()}{place}", self.detail]
+        return " ".join(word for word in words if word)
+
+
+Listener = Callable[[JobEvent], None]
+
+
+class Announcer:
+    """Passes events to listeners and to the package's log."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
+
+    def __call__(self, kind: str, job: str = "", **details: Any) -> None:
+        event = JobEvent(kind, job, **details)
+        logger.log(logging.WARNING if kind in _WARNINGS else logging.INFO, "%s", event)
+        for listener in self.listeners:
+            listener(event)

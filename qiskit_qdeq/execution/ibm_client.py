@@ -1,0 +1,221 @@
+"""The few things wanted of IBM's service: submit, find by tag, ask for state and result, cancel, close; once each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qiskit_qdeq.execution.events import Announcer
+from qiskit_qdeq.execution.failures import failure_of
+from qiskit_qdeq.execution.lifetime import Given, Lifetime, close_mode
+from qiskit_qdeq.execution.redaction import redact
+
+#: Seconds after which an unanswered request counts as failed; the client itself would wait for ever.
+_READ_TIMEOUT = 120.0
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_FINAL = ("DONE", "CANCELLED", "ERROR")
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What the service says of a job.
+
+    Attributes:
+        status: QUEUED, RUNNING, DONE, CANCELLED or ERROR.
+        reason: of an end without result, in the service's words.
+    """
+
+    status: str
+    reason: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether it stays so."""
+        return self.status in _FINAL
+
+
+class Client(Protocol):
+    """What `DurableEstimator` needs of a service; exceptions are the service's own, see `failures`."""
+
+    lifetime: Lifetime
+
+    def submit(self, pubs: Sequence[Any], tags: Sequence[str], precision: float | None = None) -> str:
+        """Submit a job and return its id."""
+
+    def find(self, tag: str) -> list[str]:
+        """Ids of the jobs with this tag that have or may get a result, the oldest first."""
+
+    def state(self, job: str) -> JobState:
+        """How it stands."""
+
+    def position(self, job: str) -> int | None:
+        """Its place in the queue, None if the service does not tell."""
+
+    def result(self, job: str) -> Any:
+        """The result of a finished job, read anew."""
+
+    def forget(self, job: str) -> None:
+        """Let go of what is kept for a job; it can be asked for again."""
+
+    def cancel(self, job: str) -> None:
+        """Cancel it, if that is still possible."""
+
+    def charged(self, job: str) -> float | None:
+        """QPU seconds charged, None if the service has not settled them yet."""
+
+    def refusal(self) -> str:
+        """Why the account cannot run anything now, "" if it can."""
+
+    def close_left_open(self, mode: str) -> bool:
+        """Close a session or batch of an earlier process; whether it is closed now."""
+
+
+class IBMClient:
+    """`Client` of an IBM estimator primitive.
+
+    Args:
+        primitive: one of IBM's estimators, of which options are taken; it is not run itself unless `lifetime` is Given.
+        lifetime: what to submit to.
+        announce: is told what the client warns of.
+    """
+
+    def __init__(self, primitive: Any, lifetime: Lifetime, announce: Announcer) -> None:
+        self.lifetime = lifetime
+        self._primitive, self._announce = primitive, announce
+        self._service = primitive._service
+        self._backend = primitive.backend()
+        self._jobs: dict[str, Any] = {}
+        self._runner: tuple[Any, Any] | None = None
+        _limit_waiting(self._service)
+
+    def submit(self, pubs: Sequence[Any], tags: Sequence[str], precision: float | None = None) -> str:
+        """See `Client`."""
+        environment, chosen = self._running().options.environment, {} if precision is None else {"precision": precision}
+        own = list(environment.job_tags or [])
+        with self._noted():
+            try:
+                environment.job_tags = [*own, *tags]
+                job = self._running().run(list(pubs), **chosen)
+            finally:
+                environment.job_tags = own
+        name: str = job.job_id()
+        if not _ID.fullmatch(name):
+            raise ValueError("the service answered with a job id that is none")
+        self._jobs[name] = job
+        return name
+
+    def find(self, tag: str) -> list[str]:
+        """See `Client`."""
+        with self._noted():
+            found = self._service.jobs(
+                limit=None, job_tags=[tag], instance=getattr(self._backend, "_instance", None), descending=False
+            )
+        jobs = {job.job_id(): job for job in found if tag in (job.tags or [])}
+        usable = {name: job for name, job in jobs.items() if job.status() not in ("CANCELLED", "ERROR")}
+        self._jobs.update(usable)
+        return sorted(usable, key=lambda name: str(usable[name].creation_date))
+
+    def state(self, job: str) -> JobState:
+        """See `Client`."""
+        with self._noted():
+            handle = self._handle(job)
+            status = str(getattr(handle.status(), "name", handle.status()))
+            if status in ("CANCELLED", "ERROR"):
+                reason = str(getattr(handle, "_reason", None) or "")
+                return JobState(status, reason or str(handle.error_message() or ""))
+        return JobState(status)
+
+    def position(self, job: str) -> int | None:
+        """See `Client`."""
+        with self._noted(), contextlib.suppress(Exception):
+            found = self._handle(job).metrics().get("position_in_queue")
+            if isinstance(found, int):
+                return found
+        return None
+
+    def result(self, job: str) -> Any:
+        """See `Client`."""
+        with self._noted():
+            return self._handle(job).result()
+
+    def cancel(self, job: str) -> None:
+        """See `Client`."""
+        with self._noted(), contextlib.suppress(Exception):
+            self._handle(job).cancel()
+
+    def charged(self, job: str) -> float | None:
+        """See `Client`."""
+        with self._noted(), contextlib.suppress(Exception):
+            usage = self._handle(job).metrics().get("usage") or {}
+            seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
+            settled = usage.get("status", "final") != "pending"
+            if settled and isinstance(seconds, int | float) and seconds >= 0:
+                return float(seconds)
+        return None
+
+    def refusal(self) -> str:
+        """See `Client`."""
+        with self._noted():
+            usage = self._service.usage()
+        if not usage.get("usage_limit_reached"):
+            return ""
+        consumed, limit = usage.get("usage_consumed_seconds"), usage.get("usage_limit_seconds")
+        spent = f" ({consumed:g} of {limit:g} s are used)" if limit and consumed is not None else ""
+        return f"the account has met its usage limit{spent}: jobs will not run until there is time again"
+
+    def close_left_open(self, mode: str) -> bool:
+        """See `Client`."""
+        from qiskit_ibm_runtime import Session
+
+        try:
+            with self._noted():
+                found = Session.from_id(mode, self._service)
+                closed = str(found.status() or "").lower() == "closed"
+        except Exception as error:
+            failure = failure_of(error)
+            if not failure.can_repeat:
+                return True  # it is no longer known there
+            self._announce("notice", mode, detail=f"of an earlier process could not be closed: {failure.message}")
+            return False
+        return closed or close_mode(found, self._announce)
+
+    def forget(self, job: str) -> None:
+        """See `Client`."""
+        self._jobs.pop(job, None)
+
+    def _running(self) -> Any:
+        """The primitive in the mode that is open now."""
+        mode = self.lifetime.current()
+        if self._runner is None or self._runner[0] is not mode:
+            own = mode is self._backend or isinstance(self.lifetime, Given)
+            primitive = self._primitive
+            self._runner = (mode, primitive if own else type(primitive)(mode=mode, options=primitive.options))
+        return self._runner[1]
+
+    def _handle(self, job: str) -> Any:
+        if job not in self._jobs:
+            self._jobs[job] = self._service.job(job)
+        return self._jobs[job]
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What the client warns of goes to the log: a warning that a user turned into an error must not lose a job."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                yield
+            finally:
+                for text in {redact(item.message) for item in caught if item.category is UserWarning}:
+                    self._announce("notice", detail=text)
+
+
+def _limit_waiting(service: Any) -> None:
+    # no public option sets it; where the attributes are gone, requests wait as long as the client lets them
+    for client in getattr(service, "_api_clients", {}).values():
+        session = getattr(client, "_session", None)
+        if isinstance(getattr(session, "_timeout", None), tuple):
+            session._timeout = (10.0, _READ_TIMEOUT)
