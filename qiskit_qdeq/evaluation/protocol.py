@@ -26,12 +26,17 @@ class Part(Enum):
 
 @dataclass(frozen=True)
 class Cost:
-    """What an evaluation would cost or has cost: circuits executed, shots taken, jobs submitted, PUBs in them."""
+    """What an evaluation would cost or has cost: circuits executed, shots taken, jobs submitted, PUBs in them.
+
+    `qpu_seconds` is the time a device is busy with them by IBM's formula, see `execution.timing`; 0 where there is no device
+    to tell how long its gates take.
+    """
 
     circuits: int = 0
     shots: int = 0
     jobs: int = 0
     pubs: int = 0
+    qpu_seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -39,10 +44,20 @@ class Cost:
             self.shots + other.shots,
             self.jobs + other.jobs,
             self.pubs + other.pubs,
+            self.qpu_seconds + other.qpu_seconds,
         )
 
     def __sub__(self, other: Cost) -> Cost:
-        return self + Cost(-other.circuits, -other.shots, -other.jobs, -other.pubs)
+        return self + -1 * other
+
+    def __rmul__(self, count: int) -> Cost:
+        return Cost(
+            count * self.circuits,
+            count * self.shots,
+            count * self.jobs,
+            count * self.pubs,
+            count * self.qpu_seconds,
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from qiskit.transpiler import InstructionProperties, Target
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.redaction import redact
+from qiskit_qdeq.execution.timing import default_rep_delay
 
 _Neighbours = dict[int, dict[int, float]]
 
@@ -26,12 +27,16 @@ class SubDevice(BackendV2):  # type: ignore[misc]
 
     Attributes:
         device_qubits: qubit i of this backend is qubit `device_qubits[i]` of the device.
+        default_rep_delay: seconds between repetitions on the device; None if it does not tell.
     """
 
-    def __init__(self, target: Target, name: str, device_qubits: tuple[int, ...]) -> None:
+    def __init__(
+        self, target: Target, name: str, device_qubits: tuple[int, ...], default_rep_delay: float | None = None
+    ) -> None:
         super().__init__(name=name, description=f"qubits {list(device_qubits)} of {name}")
         self._target = target
         self.device_qubits = device_qubits
+        self.default_rep_delay = default_rep_delay
 
     @property
     def target(self) -> Target:
@@ -88,7 +93,7 @@ def sub_device(backend: BackendV2, qubits: int | Sequence[int]) -> SubDevice:
         raise InputError(
             f"qubits {list(chosen)} of {backend.name} are not connected by two-qubit gates; name neighbours"
         )
-    return SubDevice(_cut(target, chosen), backend.name, chosen)
+    return SubDevice(_cut(target, chosen), backend.name, chosen, default_rep_delay(backend))
 
 
 def fake_backend(name: str) -> BackendV2:

@@ -14,6 +14,7 @@ from qiskit.providers import BackendV2
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import fake_backend, sub_device
+from qiskit_qdeq.execution.timing import default_rep_delay
 
 if TYPE_CHECKING:
     from qiskit_aer import AerSimulator
@@ -62,7 +63,10 @@ def noise_from_backend(backend: BackendV2) -> AerSimulator:
     """
     from qiskit_aer import AerSimulator
 
-    return AerSimulator.from_backend(backend, method="density_matrix")
+    simulator = AerSimulator.from_backend(backend, method="density_matrix")
+    # gate durations come with the target, this does not; it makes a simulated run tell what the device would take
+    simulator.default_rep_delay = default_rep_delay(backend)
+    return simulator
 
 
 def simple_noise(

@@ -15,6 +15,8 @@ from qiskit_qdeq.execution.limits import Limits
 
 #: What IBM's primitives and Qiskit's BackendEstimatorV2 take where nobody says otherwise: 4096 shots.
 _USUAL_PRECISION = 1 / 64
+#: Of zero-noise extrapolation by IBM's client-side Estimator.
+_DEFAULT_NOISE_FACTORS = (1.0, 3.0, 5.0)
 
 
 class Kind(Enum):
@@ -34,13 +36,19 @@ class Sampling:
 
     Attributes:
         shots: per parameter row and measurement basis; 0 where values are exact.
-        repetitions: circuits per row and basis, the noise factors of zero-noise extrapolation.
         calibration_shots: of the readout calibration circuit that goes with every job; 0: there is none.
+        noise_factors: how much longer each circuit per row and basis gets by folding its two-qubit gates, one for each noise
+            factor of zero-noise extrapolation.
     """
 
     shots: int
-    repetitions: int = 1
     calibration_shots: int = 0
+    noise_factors: tuple[float, ...] = (1.0,)
+
+    @property
+    def repetitions(self) -> int:
+        """Circuits per row and basis."""
+        return len(self.noise_factors)
 
 
 def innermost(estimator: Any) -> Any:
@@ -113,6 +121,18 @@ def sampling(estimator: Any, precision: float | None) -> Sampling:
     return Sampling(shots_for(_USUAL_PRECISION))
 
 
+def repetition_options(estimator: Any) -> dict[str, Any]:
+    """What the user of one of IBM's primitives asks of every repetition: `rep_delay` in seconds and `init_qubits`."""
+    asked = getattr(getattr(innermost(estimator), "options", None), "execution", None)
+    found: dict[str, Any] = {}
+    # IBM's legacy options have a type of their own for what is not set
+    if isinstance(delay := getattr(asked, "rep_delay", None), int | float):
+        found["rep_delay"] = float(delay)
+    if isinstance(init := getattr(asked, "init_qubits", None), bool):
+        found["init_qubits"] = init
+    return found
+
+
 def shots_for(precision: float, slack: float = 0.0) -> int:
     """⌈(1 - slack)/ε²⌉, and 0 for ε = 0, which is how simulators spell exact."""
     return math.ceil((1.0 - slack) / precision**2) if precision > 0 else 0
@@ -133,14 +153,16 @@ def _client_sampling(primitive: Any, precision: float | None) -> Sampling:
         randomizations, each = _split_shots(
             shots, twirling.num_randomizations, twirling.shots_per_randomization, spread
         )
-    repetitions = calibration = 0
+    calibration, factors = 0, Sampling.noise_factors
     if resilience.zne_mitigation:
-        factors = resilience.zne.noise_factors
-        repetitions = 3 if factors == "auto" else len(factors)
+        asked = resilience.zne.noise_factors
+        factors = _DEFAULT_NOISE_FACTORS if asked == "auto" else tuple(map(float, asked))
+        if resilience.zne.amplifier == "pea":  # adds noise by gates that are there anyway
+            factors = (1.0,) * len(factors)
     if resilience.measure_mitigation:
         learning = resilience.measure_noise_learning.num_randomizations
         calibration = (randomizations if learning == "auto" else learning) * each
-    return Sampling(randomizations * each, max(repetitions, 1), calibration)
+    return Sampling(randomizations * each, calibration, factors)
 
 
 def _split_shots(shots: int, number: int | str, size: int | str, spread: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from qiskit_qdeq.execution import primitives
 from qiskit_qdeq.execution.isa import to_isa
 from qiskit_qdeq.execution.limits import Limits, Piece, Workload, split
 from qiskit_qdeq.execution.primitives import Sampling
+from qiskit_qdeq.execution.timing import timing_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -119,6 +120,8 @@ class CircuitRunner:
             )
         self._estimator = estimator
         self._limits = limits
+        #: How long one execution keeps the backend busy; None where that has no meaning.
+        self.timing = timing_of(backend, self.circuit, **primitives.repetition_options(estimator))
         # A parameter that no longer influences anything is gone from the transpiled circuit: its column is not sent.
         columns = {parameter: column for column, parameter in enumerate(self.parameters)}
         if strange := [p.name for p in self.circuit.parameters if p not in columns]:
@@ -155,7 +158,8 @@ class CircuitRunner:
         """What `run` would cost, without running anything.
 
         Circuits are counted as parameter rows × measurement bases × noise factors, plus one readout calibration per job
-        where the estimator has one. Shots are those asked for, rounded as the estimator is known to round them.
+        where the estimator has one. Shots are those asked for, rounded as the estimator is known to round them. QPU seconds
+        follow from them by IBM's formula, see `timing`; there are none on ideal simulators and for exact values.
         """
         return _Plan(self, requests).cost()
 
@@ -255,23 +259,32 @@ class _Plan:
         return Measurement(*(np.concatenate(field) for field in fields))
 
     def cost(self, taken: Sequence[int] | None = None) -> Cost:
-        """With `taken` shots per row and basis of each PUB, or those that are expected."""
-        circuits = shots = 0
-        pieces = [piece for job in self.jobs for piece in job]
+        """Of all jobs, with `taken` shots per row and basis of each PUB, or those that are expected."""
+        total, each = Cost(), iter(taken or ())
+        for pieces in self.jobs:
+            total += self.job_cost(pieces, None if taken is None else [next(each) for _ in pieces])
+        return total
+
+    def job_cost(self, pieces: Sequence[Piece], taken: Sequence[int] | None = None) -> Cost:
+        """Of one job, its readout calibration included."""
+        samplings = [self._samplings[piece.index] for piece in pieces]
         if taken is None:
-            taken = [self._samplings[piece.index].shots for piece in pieces]
-        for piece, each in zip(pieces, taken, strict=True):
-            sampling = self._samplings[piece.index]
-            settings = (piece.stop - piece.start) * self._groups[piece.index].bases * sampling.repetitions
-            circuits += settings
-            shots += settings * each
-        calibrations = [self._samplings[job[0].index].calibration_shots for job in self.jobs]
-        return Cost(
-            circuits + sum(1 for calibration in calibrations if calibration),
-            shots + sum(calibrations),
-            len(self.jobs),
-            len(pieces),
-        )
+            taken = [sampling.shots for sampling in samplings]
+        timing, circuits, shots, seconds = self._runner.timing, 0, 0, 0.0
+        for piece, sampling, each in zip(pieces, samplings, taken, strict=True):
+            settings = (piece.stop - piece.start) * self._groups[piece.index].bases
+            circuits += settings * sampling.repetitions
+            shots += settings * sampling.repetitions * each
+            if timing is not None:
+                seconds += settings * each * sum(map(timing.repetition, sampling.noise_factors))
+        if calibration := samplings[0].calibration_shots:
+            circuits += 1
+            shots += calibration
+            seconds += calibration * timing.readout_seconds if timing is not None else 0.0
+        # a job without shots is an exact simulation, which has no counterpart on a device
+        if timing is not None and shots:
+            seconds += timing.job_seconds
+        return Cost(circuits, shots, 1, len(pieces), seconds)
 
 
 def _check_estimator(estimator: Any) -> None:

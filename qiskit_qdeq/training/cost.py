@@ -36,7 +36,7 @@ def predicted_step(model: QDEQModel, config: TrainingConfig, batch: int, solver_
     >>> model = model_config("default", 16, 4, 4).build()
     >>> with executed(model, Execution("aer", shots=1000)) as measured:
     ...     predicted_step(measured, TrainingConfig(solver=solver("probe")), batch=32)
-    Cost(circuits=2378, shots=2378000, jobs=2, pubs=4)
+    Cost(circuits=2378, shots=2378000, jobs=2, pubs=4, qpu_seconds=0.0)
     """
     evaluator = model.evaluator
     if batch < 1:
@@ -74,15 +74,15 @@ class _Plan:
         batch, size = self._batch, self._evaluator.injection.shape[1]
         if isinstance(solver, Probe):
             probing = self.job(forward=batch * (size + 1), forward2=size * (size + 1) // 2)
-            return probing + _times(self.job(forward=batch), solver.corrections - 1)
+            return probing + max(0, solver.corrections - 1) * self.job(forward=batch)
         if solver.name == "scipy":
             raise InputError("the cost of solver 'scipy:...' depends on what it finds and cannot be predicted")
         count = solver.max_steps if steps is None else steps
         with_jacobian = self.job(forward=batch, jacobian=self._encoder_shifts)
         if solver.needs_jacobian:
-            return _times(with_jacobian, count + 1)
+            return (count + 1) * with_jacobian
         first = isinstance(solver, Broyden) and solver.starts_with_jacobian
-        return (with_jacobian if first else self.job(forward=batch)) + _times(self.job(forward=batch), count)
+        return (with_jacobian if first else self.job(forward=batch)) + count * self.job(forward=batch)
 
     def differentiate(self, solver: Solver) -> Cost:
         """The readout at the solution and both gradients: one job, and one more for sampled weight shifts."""
@@ -96,12 +96,8 @@ class _Plan:
     def direct(self, layers: int) -> Cost:
         """Explicit layers: values and weight shifts of each in one job, then the Jacobians of all but the first."""
         sampling, batch = self._evaluator.sampling, self._batch
-        jacobians = _times(self.job(jacobian=self._encoder_shifts), layers - 1)
+        jacobians = (layers - 1) * self.job(jacobian=self._encoder_shifts)
         if sampling.gradient_method == "shift":
-            return _times(self.job(forward=batch, gradient=self._weight_shifts), layers) + jacobians
+            return layers * self.job(forward=batch, gradient=self._weight_shifts) + jacobians
         sampled = self.job(**{"gradient" + "2" * layer: batch * sampling.gradient_circuits for layer in range(layers)})
-        return _times(self.job(forward=batch), layers) + jacobians + sampled
-
-
-def _times(cost: Cost, count: int) -> Cost:
-    return Cost(*(count * getattr(cost, name) for name in ("circuits", "shots", "jobs", "pubs")))
+        return layers * self.job(forward=batch) + jacobians + sampled
