@@ -103,9 +103,7 @@ class Account:
     def left(self) -> dict[str, int | float]:
         """What remains of every limit that there is."""
         limits = {item.name: getattr(self.budget, item.name) for item in fields(self.budget)}
-        return {
-            name: max(0, limit - getattr(self.spent, name)) for name, limit in limits.items() if limit is not None
-        }
+        return {name: max(0, limit - getattr(self.spent, name)) for name, limit in limits.items() if limit is not None}
 
 
 def _shown(amount: float) -> str:

@@ -86,7 +86,7 @@ class DurableEstimator:
         client: Client,
         journal: Journal,
         account: Account | None = None,
-        patience: Patience = Patience(),  # noqa: B008  frozen, so one default for all is safe
+        patience: Patience = Patience(),
         announce: Announcer | None = None,
     ) -> None:
         self.wrapped = primitive
@@ -133,7 +133,9 @@ class DurableEstimator:
         if parent:
             key = content_digest([parent, str(part), spec.content])[:32]
         else:
-            key = content_digest([spec.content, f"{self._position} {self._asked}", self.journal.backend])[:32]
+            number = f"{self._position} {self._asked}"
+            options = repr(getattr(self.wrapped, "options", ""))
+            key = content_digest([spec.content, number, options, self.journal.backend])[:32]
             self._asked += 1
         job = DurableJob(self, spec, key)
         entry = self.journal.entries.get(key)
@@ -262,8 +264,9 @@ class DurableEstimator:
 
     def _wait(self, job: DurableJob, entry: Entry) -> None:
         """Until the job has ended; raises unless it has a result."""
-        pause, shown, asked = _FIRST_LOOK, ("", None), time.monotonic()
+        pause, asked = _FIRST_LOOK, time.monotonic()
         position: int | None = None
+        shown: tuple[str, int | None] = ("", None)
         while True:
             state = self._persistently(lambda: self.client.state(entry.job), f"asking for job {entry.job}")
             if state.final:

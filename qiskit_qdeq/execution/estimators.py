@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -15,7 +14,7 @@ from qiskit.providers import BackendV2
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
 
 from qiskit_qdeq.circuits._checks import check_count
-from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.exceptions import InputError, warn_user
 from qiskit_qdeq.execution.account import Account, Budget
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
@@ -171,9 +170,7 @@ def _check_size(backend: BackendV2, num_qubits: int) -> None:
         )
 
 
-def _given_backend(
-    execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping
-) -> OpenEstimator:
+def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping) -> OpenEstimator:
     from qiskit_aer import AerSimulator
     from qiskit_ibm_runtime import IBMBackend
     from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
@@ -305,15 +302,11 @@ def _client_side(mode: Any, options: Any) -> Any:
 def _warn_ignored(options: Mapping[str, Any]) -> None:
     for name in _IGNORED_LOCALLY:
         if name in options:
-            warnings.warn(
-                f"option {name!r} has no effect on a simulator; only devices obey it", UserWarning, stacklevel=5
-            )
+            warn_user(f"option {name!r} has no effect on a simulator; only devices obey it")
     if (options.get("dynamical_decoupling") or {}).get("enable"):
-        warnings.warn(
+        warn_user(
             "option 'dynamical_decoupling' inserts its pulses on a simulator too, but simulated idle noise has no memory "
-            "that they could undo: expect no gain",
-            UserWarning,
-            stacklevel=5,
+            "that they could undo: expect no gain"
         )
 
 

@@ -52,6 +52,7 @@ class Announcer:
         self.listeners: list[Listener] = []
 
     def __call__(self, kind: str, job: str = "", **details: Any) -> None:
+        """Announce a `JobEvent` of these values."""
         event = JobEvent(kind, job, **details)
         logger.log(logging.WARNING if kind in _WARNINGS else logging.INFO, "%s", event)
         for listener in self.listeners:

@@ -1,6 +1,6 @@
 """What went wrong at a service, by kind: what may be repeated, what must be looked up first, what cannot succeed.
 
-IBM's client reports almost everything as IBMRuntimeError with the service's answer in the text, so codes are read from there.
+IBM's client reports almost everything as IBMRuntimeError with the service's answer in its text: codes are read from there.
 """
 
 from __future__ import annotations

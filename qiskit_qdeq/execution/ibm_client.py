@@ -217,5 +217,5 @@ def _limit_waiting(service: Any) -> None:
     # no public option sets it; where the attributes are gone, requests wait as long as the client lets them
     for client in getattr(service, "_api_clients", {}).values():
         session = getattr(client, "_session", None)
-        if isinstance(getattr(session, "_timeout", None), tuple):
+        if session is not None and isinstance(getattr(session, "_timeout", None), tuple):
             session._timeout = (10.0, _READ_TIMEOUT)

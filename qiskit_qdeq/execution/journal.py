@@ -73,7 +73,9 @@ class Journal:
         self.resumed = bool(self._header) or run is not None
         found = self._header.get("run")
         if run is not None and found is not None and run != found:
-            raise JournalError(f"journal '{self.path}' is of run {found}, not of run {run}: put back the run's own file")
+            raise JournalError(
+                f"journal '{self.path}' is of run {found}, not of run {run}: put back the run's own file"
+            )
         self.run: str = found or run or secrets.token_hex(8)
         self.backend = backend
         if backend and (other := self._header.get("backend", backend)) != backend:

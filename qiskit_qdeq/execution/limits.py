@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.exceptions import ExecutionError, InputError
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,28 @@ def split(workloads: Sequence[Workload], limits: Limits) -> list[list[Piece]]:
             job.executions += executions
             job.size += size
     return jobs
+
+
+def halved(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """The pieces of a job as those of two, each with half of the rows.
+
+    Raises:
+        ExecutionError: for a single row.
+    """
+    rows = sum(piece.stop - piece.start for piece in pieces)
+    if rows < 2:
+        raise ExecutionError(
+            "a job ran too long although it holds a single circuit; ask for fewer shots, or a larger max_execution_time"
+        )
+    left: list[Piece] = []
+    right: list[Piece] = []
+    room = rows // 2
+    for piece in pieces:
+        cut = min(piece.start + room, piece.stop)
+        room -= cut - piece.start
+        left += [Piece(piece.index, piece.start, cut)] if cut > piece.start else []
+        right += [Piece(piece.index, cut, piece.stop)] if piece.stop > cut else []
+    return left, right
 
 
 def _pieces(index: int, work: Workload, limits: Limits) -> Iterator[Piece]:
