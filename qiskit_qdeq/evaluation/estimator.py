@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,16 @@ class EstimatorEvaluator:
         restart = getattr(self.estimator, "restart", None)
         if restart is not None:
             restart(len(Part) * step + part.value)
+
+    def reserve(self, cost: Callable[[], Cost]) -> None:
+        """Make sure that the budget has room for what is about to be measured, where there is a budget.
+
+        Raises:
+            BudgetError: if it has not.
+        """
+        # what is asked again in a resumed run may be paid already
+        if self.account.budget and not getattr(self.estimator, "replaying", False):
+            self.account.check(cost(), "the next step")
 
     def interrupt(self) -> None:
         """End waiting for a service, now or when it begins; safe in a signal handler."""

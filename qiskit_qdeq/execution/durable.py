@@ -8,21 +8,16 @@ from a checkpoint asks the same questions under the same keys, and is given the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-from tenacity.stop import stop_after_delay
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.exceptions import (
     ExecutionError,
-    InputError,
     JobTooLongError,
     QDEQError,
     ServiceError,
-    StoppedError,
 )
 from qiskit_qdeq.execution.account import Account
 from qiskit_qdeq.execution.events import Announcer
@@ -30,8 +25,7 @@ from qiskit_qdeq.execution.failures import Failure, Kind, failure_of, failure_of
 from qiskit_qdeq.execution.ibm_client import Client
 from qiskit_qdeq.execution.jobs import JobSpec, content_digest, spec_of
 from qiskit_qdeq.execution.journal import Entry, Journal
-
-T = TypeVar("T")
+from qiskit_qdeq.execution.patience import Patience, Persistence, SessionClosedError
 
 #: Seconds between looks at a job: at first, and after a long wait.
 _FIRST_LOOK, _LAST_LOOK = 0.1, 10.0
@@ -39,25 +33,6 @@ _FIRST_LOOK, _LAST_LOOK = 0.1, 10.0
 _REFUSAL_AGE, _POSITION_AGE = 60.0, 5.0
 #: How often the result of one finished job is read before it counts as unusable.
 _READS = 3
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a service is given that fails.
-
-    Attributes:
-        seconds: that it may be out of reach, or too busy, at a stretch.
-        attempts: jobs submitted for one request before it is given up.
-    """
-
-    seconds: float = 600.0
-    attempts: int = 5
-
-    def __post_init__(self) -> None:
-        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0:
-            raise InputError(f"patience must be a number of seconds of at least 0, got {self.seconds!r}")
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
-            raise InputError(f"attempts must be an integer of at least 1, got {self.attempts!r}")
 
 
 class _RepeatError(Exception):
@@ -86,16 +61,19 @@ class DurableEstimator:
         client: Client,
         journal: Journal,
         account: Account | None = None,
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
         announce: Announcer | None = None,
     ) -> None:
         self.wrapped = primitive
         self.client, self.journal, self.account = client, journal, account or Account()
         self.announce = announce or Announcer()
-        self._patience = patience
-        self._stopped = False
+        patience = patience or Patience()
+        self._attempts = patience.attempts
+        self._try = Persistence(patience, self.announce)
         # What an earlier process submitted just before it died may be missing in the journal, but nothing after it.
         self._searching = journal.resumed
+        #: Whether all that was asked so far may have been asked by an earlier process.
+        self.replaying = journal.resumed
         self._refusal_asked = float("-inf")
         self.account.spent = journal.spent
         self.restart(0)
@@ -110,7 +88,7 @@ class DurableEstimator:
 
     def interrupt(self) -> None:
         """End any waiting with StoppedError, now or when it begins; safe in a signal handler."""
-        self._stopped = True
+        self._try.stop()
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> DurableJob:
         """Submit a job, like any estimator."""
@@ -149,7 +127,7 @@ class DurableEstimator:
 
     def collect(self, job: DurableJob) -> Any:
         """The result of a job; what fails in a way that may pass is submitted again, a bounded number of times."""
-        for attempt in range(self._patience.attempts):
+        for attempt in range(self._attempts):
             entry = self._entry(job)
             if entry.state == "split":
                 raise JobTooLongError("the job is split", job.key)
@@ -167,10 +145,10 @@ class DurableEstimator:
                 if failure.kind is Kind.SESSION:
                     self.client.lifetime.renew(failure.message)
                 self.announce("failed", entry.job, detail=f"{failure.message}; submitting it again")
-                self._sleep(min(2.0**attempt, 30.0) * (attempt > 0))
+                self._try.sleep(min(2.0**attempt, 30.0) * (attempt > 0))
                 last = failure
         raise ServiceError(
-            f"{self._patience.attempts} jobs for the same request had no usable result; the last one: {last.message}"
+            f"{self._attempts} jobs for the same request had no usable result; the last one: {last.message}"
         )
 
     def _finish(self, job: DurableJob, entry: Entry) -> Any:
@@ -214,10 +192,13 @@ class DurableEstimator:
         tag = f"qdeq:{self.journal.run}:{key}"
         sessions = 0
 
+        found: list[str] = []
+
         def attempt() -> str:
-            nonlocal doubtful, searching, unchecked, sessions
+            nonlocal doubtful, searching, unchecked, sessions, found
             if doubtful or searching:
-                if found := self.client.find(tag):
+                found = self.client.find(tag)
+                if found:
                     for surplus in found[1:]:
                         self.client.cancel(surplus)
                     self.announce("notice", found[0], detail="was submitted already; it is not submitted again")
@@ -236,13 +217,13 @@ class DurableEstimator:
                 doubtful = doubtful or failure.kind is Kind.UNCERTAIN
                 if failure.kind is Kind.SESSION and self.client.lifetime.renewable:
                     sessions += 1
-                    if sessions <= self._patience.attempts:
+                    if sessions <= self._attempts:
                         self.client.lifetime.renew(failure.message)
-                        raise _SessionClosedError(failure.message) from None
+                        raise SessionClosedError(failure.message) from None
                 raise
 
         try:
-            name = self._persistently(attempt, "submitting a job")
+            name = self._try.call(attempt, "submitting a job")
         except QDEQError:
             raise
         except Exception as error:
@@ -250,6 +231,7 @@ class DurableEstimator:
             raise ServiceError(
                 f"the service did not take a job: {failure.message}{f'; {advice}' if advice else ''}"
             ) from None
+        self.replaying = self.replaying and bool(found)
         self.journal.submitted(key, name)
         self._book()
         self.announce("submitted", name, cost=spec.cost)
@@ -257,7 +239,7 @@ class DurableEstimator:
     def _check(self, cost: Cost) -> None:
         self.account.check(cost)
         if time.monotonic() - self._refusal_asked > _REFUSAL_AGE:
-            refusal = self._persistently(self.client.refusal, "asking for the account's usage")
+            refusal = self._try.call(self.client.refusal, "asking for the account's usage")
             if refusal:
                 raise ServiceError(f"{refusal}; the run can be resumed then")
             self._refusal_asked = time.monotonic()
@@ -268,7 +250,7 @@ class DurableEstimator:
         position: int | None = None
         shown: tuple[str, int | None] = ("", None)
         while True:
-            state = self._persistently(lambda: self.client.state(entry.job), f"asking for job {entry.job}")
+            state = self._try.call(lambda: self.client.state(entry.job), f"asking for job {entry.job}")
             if state.final:
                 break
             if state.status != "QUEUED":
@@ -278,7 +260,7 @@ class DurableEstimator:
             if (state.status, position) != shown:
                 shown = (state.status, position)
                 self.announce("waiting", entry.job, status=state.status, position=position)
-            self._sleep(pause)
+            self._try.sleep(pause)
             pause = min(pause * 1.2, _LAST_LOOK)
         if state.status == "DONE":
             return
@@ -296,9 +278,9 @@ class DurableEstimator:
         for read in range(_READS):
             if read:
                 self.client.forget(name)
-                self._sleep(0.5 * read)
+                self._try.sleep(0.5 * read)
             try:
-                result = self._persistently(lambda: self.client.result(name), f"reading the result of job {name}")
+                result = self._try.call(lambda: self.client.result(name), f"reading the result of job {name}")
                 job.spec.check(result)
                 job.check_label(result)
             except (ExecutionError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -312,40 +294,6 @@ class DurableEstimator:
                 self.client.forget(name)
                 return result
         raise _RepeatError(Failure(Kind.TRANSIENT, complaint))
-
-    def _persistently(self, call: Callable[[], T], what: str) -> T:
-        """Call, and again after a while where the failure may pass."""
-
-        def may_pass(error: BaseException) -> bool:
-            return isinstance(error, _SessionClosedError) or (
-                isinstance(error, Exception) and failure_of(error).can_repeat
-            )
-
-        def tell(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            reason = failure_of(error).message if error else ""
-            seconds = state.next_action.sleep if state.next_action else 0.0
-            self.announce("retrying", detail=f"{what} in {seconds:.0f} s: {reason}")
-
-        return Retrying(
-            stop=stop_after_delay(self._patience.seconds) | stop_after_attempt(1000),
-            wait=wait_random_exponential(multiplier=0.5, max=30),
-            retry=retry_if_exception(may_pass),
-            before_sleep=tell,
-            sleep=self._sleep,
-            reraise=True,
-        )(call)
-
-    def _sleep(self, seconds: float) -> None:
-        """In small pieces, so that `interrupt` is heard."""
-        end = time.monotonic() + seconds
-        while True:
-            if self._stopped:
-                raise StoppedError("waiting was ended; jobs under way are fetched when the run is resumed")
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, 0.1))
 
     def _refuse_hopeless(
         self, failure: Failure, what: str, job: DurableJob, entry: Entry, charged: float | None
@@ -407,10 +355,6 @@ class DurableJob:
             label = (metadata.get("circuit_metadata") or {}).get("qdeq", self.key)
             if label != self.key:
                 raise ExecutionError("returned the result of another job")
-
-
-class _SessionClosedError(Exception):
-    """A session was closed; the next attempt opens another."""
 
 
 def _rest(pub: Any) -> tuple[Any, ...]:

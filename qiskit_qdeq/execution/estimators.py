@@ -18,7 +18,7 @@ from qiskit_qdeq.exceptions import InputError, warn_user
 from qiskit_qdeq.execution.account import Account, Budget
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
-from qiskit_qdeq.execution.durable import DurableEstimator, Patience
+from qiskit_qdeq.execution.durable import DurableEstimator
 from qiskit_qdeq.execution.events import Announcer
 from qiskit_qdeq.execution.ibm_client import IBMClient
 from qiskit_qdeq.execution.journal import Journal
@@ -26,6 +26,7 @@ from qiskit_qdeq.execution.lifetime import Given, Lifetime
 from qiskit_qdeq.execution.modes import open_mode
 from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise, perfect_simulator
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.execution.patience import Patience
 from qiskit_qdeq.execution.primitives import Kind, kind_of
 from qiskit_qdeq.execution.seeding import SeededEstimator
 
@@ -266,6 +267,7 @@ def _durable(
     keeping: _Keeping,
 ) -> OpenEstimator:
     """IBM's own estimator at the service."""
+    keeping.journal.belongs_to(str(primitive.backend().name))
     with contextlib.ExitStack() as stack:
         stack.callback(keeping.journal.close)
         stack.callback(lifetime.close)

@@ -77,9 +77,28 @@ class Journal:
                 f"journal '{self.path}' is of run {found}, not of run {run}: put back the run's own file"
             )
         self.run: str = found or run or secrets.token_hex(8)
+        self.backend: str = self._header.get("backend", "")
+        if backend:
+            self.belongs_to(backend)
+
+    def belongs_to(self, backend: str) -> None:
+        """Keep the name of the device.
+
+        Raises:
+            JournalError: if the journal is of another one.
+        """
+        if self.backend not in ("", backend):
+            raise JournalError(f"journal '{self.path}' is of a run on {self.backend}, this one is on {backend}")
         self.backend = backend
-        if backend and (other := self._header.get("backend", backend)) != backend:
-            raise JournalError(f"journal '{self.path}' is of a run on {other}, this one is on {backend}")
+
+    @classmethod
+    def replacing(cls, path: str | os.PathLike[str], backend: str = "") -> Journal:
+        """A new journal in the place of an old one, which knows of the old one's open sessions and nothing else."""
+        new = cls(None, backend=backend)
+        with contextlib.suppress(JournalError):
+            new.open_modes = list(cls(path).open_modes)
+        new.path = Path(path)
+        return new
 
     def prepare(self, key: str, cost: Cost) -> None:
         """A job is about to be submitted."""

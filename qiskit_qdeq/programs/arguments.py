@@ -180,6 +180,12 @@ class ExecutionArguments:
     runtime_options: str | None = option(None, "more options of the Runtime estimator, as JSON")
     optimization_level: int | None = option(None, "of the transpiler, 0 to 3", type=int)
     max_time: int | None = option(None, "seconds after which a batch or session ends", type=int)
+    patience_seconds: float | None = option(
+        None, "how long a service may be out of reach before the run stops, default 600", type=float
+    )
+    budget: str | None = option(
+        None, "the most that may be spent, e.g. 600s (of QPU time, or min, h), '1e6 shots' or '20000 circuits'"
+    )
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ from typing import Any
 from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.evaluation.protocol import Part
 from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser, with_execution_mode
-from qiskit_qdeq.programs.folder import CHECKPOINT
+from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
 from qiskit_qdeq.programs.recipes import measured_solver
-from qiskit_qdeq.programs.running import running
+from qiskit_qdeq.programs.running import is_service, running
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.train import write_json
 from qiskit_qdeq.training.checkpoint import load_checkpoint
@@ -54,8 +56,13 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     )
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
-    with running(model, options, options.seed) as executed:
+    # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
+    journal = Journal(Path(checkpoint.path).with_name(EVALUATION_JOURNAL)) if is_service(options) else None
+    with running(model, options, options.seed, journal) as executed:
+        executed.evaluator.start_step(0, 1, Part.TEST)
         found = evaluate(executed, parameters, inputs, labels, chosen, layers=layers)
+    if journal is not None and journal.path is not None:
+        journal.path.unlink(missing_ok=True)
     metrics = {
         "accuracy": found.accuracy,
         "loss": found.loss,
@@ -68,6 +75,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         "circuits": found.cost.circuits,
         "shots": found.cost.shots,
         "jobs": found.cost.jobs,
+        "qpu_seconds": found.cost.qpu_seconds,
         "data": split.name,
         "split": options.split,
         "checkpoint": str(checkpoint.path),

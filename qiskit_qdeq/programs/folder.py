@@ -15,6 +15,8 @@ from qiskit_qdeq.training.checkpoint import has_checkpoint, remove_checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.json"
+JOURNAL = "jobs.jsonl"
+EVALUATION_JOURNAL = "evaluation-jobs.jsonl"
 FIGURES = ("history", "confusion", "residual_traces", "spectrum", "circuit")
 _RESULTS = (METRICS, *(f"{name}.png" for name in FIGURES))
 _LOCK = ".qdeq-run.lock"

@@ -10,6 +10,7 @@ from typing import Any
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import ExecutionArguments, TrainArguments
@@ -23,20 +24,32 @@ _OF_EXECUTION = (
     "runtime_options",
     "optimization_level",
     "max_time",
+    "patience_seconds",
+    "budget",
 )
 _OF_SAMPLING = ("jacobian_shots", "gradient_shots", "shots_growth", "gradient_method", "gradient_circuits")
 
 
-def running(model: QDEQModel, options: ExecutionArguments, seed: int) -> AbstractContextManager[QDEQModel]:
+def running(
+    model: QDEQModel, options: ExecutionArguments, seed: int, journal: Journal | None = None
+) -> AbstractContextManager[QDEQModel]:
     """`model` with its circuits run as the options say, until the context ends.
 
     Raises:
         InputError: for options that contradict each other, have no effect, or that the backend refuses.
+        JournalError: if the journal is of another device.
     """
     if options.backend == "exact":
         refuse_without_circuits(options)
         return contextlib.nullcontext(model)
-    return executed(model, execution_of(options, seed), sampling=_sampling_of(options))
+    return executed(
+        model, execution_of(options, seed), sampling=_sampling_of(options), journal=journal, budget=options.budget
+    )
+
+
+def is_service(options: ExecutionArguments) -> bool:
+    """Whether circuits run at a service, where they cost money and outlive this process."""
+    return options.backend.startswith("ibm:")
 
 
 def refuse_without_circuits(options: ExecutionArguments) -> None:
@@ -71,6 +84,7 @@ def execution_of(options: ExecutionArguments, seed: int) -> Execution:
         optimization_level=options.optimization_level,
         seed=seed,
         max_time=options.max_time,
+        **({} if options.patience_seconds is None else {"patience": options.patience_seconds}),
     )
 
 

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qdeq.data import DataSplit, load_split
-from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.evaluation.protocol import Part
+from qiskit_qdeq.exceptions import BudgetError, CheckpointError, InputError, ServiceError
+from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, parser, with_execution_mode
-from qiskit_qdeq.programs.folder import CHECKPOINT, METRICS, earlier_run, new_run, remove_results, remove_run
+from qiskit_qdeq.programs.folder import CHECKPOINT, JOURNAL, METRICS, earlier_run, new_run, remove_results, remove_run
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
-from qiskit_qdeq.programs.running import running
+from qiskit_qdeq.programs.running import is_service, running
 from qiskit_qdeq.programs.stopping import stopping
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.training.callbacks import TrainingResult
@@ -33,7 +35,7 @@ from qiskit_qdeq.training.checkpoint import Checkpoint, has_checkpoint, load_lat
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.identity import circuit_digest
 from qiskit_qdeq.training.progress import ProgressBar
-from qiskit_qdeq.training.state import versions
+from qiskit_qdeq.training.state import SPENT, versions
 from qiskit_qdeq.training.trainer import Trainer
 
 
@@ -74,7 +76,8 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         if not options.resume:
             folder = stack.enter_context(new_run(options))
         bar = stack.enter_context(ProgressBar(not options.quiet))
-        executed = stack.enter_context(running(model, options, options.seed))
+        journal = _journal(options, folder, earlier)
+        executed = stack.enter_context(running(model, options, options.seed, journal))
         trainer = Trainer(
             executed,
             config,
@@ -84,12 +87,14 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             split.y_valid,
             callbacks=[bar],
             checkpoint=folder / CHECKPOINT,
-            checkpoint_every=options.checkpoint_every,
+            # a step at a service takes seconds and costs money, its checkpoint milliseconds
+            checkpoint_every=options.checkpoint_every or int(is_service(options)),
             initial_parameters=_initial(options, model),
             notes={
                 "data": _data_notes(options, split),
                 "model": model_config.as_dict(),
                 "arguments": _plain(options),
+                **({} if journal is None else {"journal": journal.run}),
             },
         )
         if earlier is not None:
@@ -116,6 +121,9 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
                 draw_run(folder, model, config, result, split)
         except KeyboardInterrupt as stop:
             raise type(stop)(_how_to_go_on(folder)) from None
+        except (BudgetError, ServiceError) as stop:
+            larger = " --budget MORE" if isinstance(stop, BudgetError) else ""
+            raise type(stop)(f"{stop}; {_how_to_go_on(folder)}{larger}") from None
     if not options.quiet:
         for line in _summary(metrics, folder):
             publish(line)
@@ -127,6 +135,18 @@ def command(words: Sequence[str] | None = None) -> int:
     options = parser(TrainArguments, "qiskit_qdeq train", "Train and evaluate a QDEQ on a data set.")
     main(given(options, TrainArguments, words))
     return 0
+
+
+def _journal(options: TrainArguments, folder: Path, earlier: Checkpoint | None) -> Journal | None:
+    """The run's journal of jobs at a service, under the name that its checkpoint keeps."""
+    path = folder / JOURNAL
+    if not is_service(options):
+        return None
+    if earlier is None:
+        return Journal.replacing(path) if options.overwrite else Journal(path)
+    notes = earlier.document.get("notes")
+    name = notes.get("journal") if isinstance(notes, dict) else None
+    return Journal(path, run=name if isinstance(name, str) else None)
 
 
 def _initial(options: TrainArguments, model: QDEQModel) -> Any:
@@ -211,10 +231,10 @@ def _metrics(
 ) -> dict[str, Any]:
     solver = None if config.mode == "direct" else config.solver
     parts: dict[str, Any] = {}
-    spent = dict.fromkeys(("circuits", "shots", "jobs"), 0)
-    for name in spent:
-        spent[name] = int(sum(record.get(name, 0) for record in result.history))
-    for part in ("valid", "test"):
+    spent = {name: sum(record.get(name, 0) for record in result.history) for name in SPENT}
+    model.evaluator.start_step(result.steps, result.steps, Part.TEST)
+    measured_already = _validated(result, len(split.x_valid)) if not model.evaluator.is_exact else {}
+    for part in ("test",) if measured_already else ("valid", "test"):
         inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
         found = evaluate(model, result.parameters, inputs, getattr(split, f"y_{part}"), solver, layers=config.layers)
         parts |= {
@@ -227,7 +247,9 @@ def _metrics(
         }
         for name in spent:
             spent[name] += getattr(found.cost, name)
+    account = getattr(model.evaluator, "account", None)
     return {
+        **measured_already,
         **parts,
         "train_accuracy": result.history[-1]["accuracy"],
         "num_weights": model.num_weights,
@@ -235,7 +257,9 @@ def _metrics(
         "depth": model.template.depth,
         "two_qubit_gates": model.template.two_qubit_gates,
         # of training and evaluation together; exact evaluation runs no circuit and takes no shot
-        **spent,
+        **{name: amount if name == "qpu_seconds" else int(amount) for name, amount in spent.items()},
+        # what the service has charged, failed jobs included; without a service what its formula says
+        "charged_qpu_seconds": account.spent.qpu_seconds if account is not None else 0.0,
         "execution": model.evaluator.description,
         "steps": result.steps,
         "epochs": len(result.history),
@@ -246,6 +270,15 @@ def _metrics(
         "arguments": {**_plain(options), "classes": list(split.classes)},
         "configuration": config.as_dict(),
     }
+
+
+def _validated(result: TrainingResult, samples: int) -> dict[str, Any]:
+    """What the epoch of the best parameters measured on the validation part: measuring it again costs as much again."""
+    if result.best_epoch < 1:
+        return {}
+    record = result.history[result.best_epoch - 1]
+    figures = {f"valid_{name}": record[f"valid_{name}"] for name in ("accuracy", "loss", "residual")}
+    return {**figures, "valid_samples": samples}
 
 
 def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
@@ -273,9 +306,12 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
 def _spent(metrics: dict[str, Any]) -> list[str]:
     if not metrics["execution"]:
         return []
+    charged = metrics["arguments"]["backend"].startswith("ibm:")
     return [
         f"executed        {metrics['circuits']:,} circuits, {metrics['shots']:,} shots in {metrics['jobs']:,} jobs on "
         f"{metrics['arguments']['backend']}"
+        + (f", {metrics['qpu_seconds']:,.0f} s of QPU time by IBM's formula" if metrics["qpu_seconds"] else "")
+        + (f", {metrics['charged_qpu_seconds']:,.0f} s charged" if charged else "")
     ]
 
 

@@ -16,7 +16,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Callback(Protocol):
-    """Is told what happens; what it raises ends the run, after the checkpoint of that epoch has been written."""
+    """Is told what happens; what it raises ends the run, after the checkpoint of that epoch has been written.
+
+    One that also has a method ``on_job(event)`` is told of jobs at a service, see `execution.events.JobEvent`.
+    """
 
     def on_step(self, trainer: Trainer, result: StepResult) -> None:
         """After every optimizer step."""

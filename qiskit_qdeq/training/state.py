@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import qiskit_qdeq
+from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.training.checkpoint import Checkpoint
 from qiskit_qdeq.training.optimizers import Optimizer, OptimizerState
@@ -23,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Purposes of random streams; part of the key, so that no two streams coincide.
 ORDER, NOISE, INITIAL = 0, 1, 2
+#: Costs that sums and history keep.
+SPENT = ("circuits", "shots", "jobs", "qpu_seconds")
 _HISTORY = "history/"
 
 
@@ -48,6 +51,12 @@ class EpochSums:
     circuits: int = 0
     shots: int = 0
     jobs: int = 0
+    qpu_seconds: float = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """What its steps have cost."""
+        return Cost(**{name: getattr(self, name) for name in SPENT})
 
     def add(self, result: StepResult, samples: int, norm: float) -> None:
         """Book a step of `samples` samples with gradient norm `norm`."""
@@ -57,9 +66,8 @@ class EpochSums:
         self.penalty += result.penalty * samples
         self.correct += result.correct
         self.gradient_norm += norm
-        self.circuits += result.cost.circuits
-        self.shots += result.cost.shots
-        self.jobs += result.cost.jobs
+        for name in SPENT:
+            setattr(self, name, getattr(self, name) + getattr(result.cost, name))
         if result.solution is not None:
             finite = result.solution.residual[np.isfinite(result.solution.residual)]
             self.residual += float(finite.sum())

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.protocol import Cost
+from qiskit_qdeq.evaluation.protocol import Part
 from qiskit_qdeq.evaluation.threads import compute_context
-from qiskit_qdeq.exceptions import CheckpointError, ConvergenceError, ConvergenceWarning, InputError, warn_user
-from qiskit_qdeq.inference import evaluate, predict
+from qiskit_qdeq.exceptions import (
+    CheckpointError,
+    ConvergenceError,
+    ConvergenceWarning,
+    InputError,
+    StoppedError,
+    warn_user,
+)
+from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.training.budget import require_affordable
 from qiskit_qdeq.training.callbacks import Callback, TrainingResult
-from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest, save_checkpoint
+from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.identity import require_same_run, run_identity
 from qiskit_qdeq.training.optimizers import clip_by_global_norm, optimizer
+from qiskit_qdeq.training.saving import CheckpointFile
 from qiskit_qdeq.training.schedules import schedule
-from qiskit_qdeq.training.state import INITIAL, NOISE, ORDER, EpochSums, TrainingState, restore, stream, versions
+from qiskit_qdeq.training.spectrum import spectral_radius
+from qiskit_qdeq.training.state import (
+    INITIAL,
+    NOISE,
+    ORDER,
+    SPENT,
+    EpochSums,
+    TrainingState,
+    restore,
+    stream,
+    versions,
+)
 from qiskit_qdeq.training.step import training_step
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Samples on which the spectral radius of J is measured after each epoch.
-_SPECTRUM_SAMPLES = 128
-#: Seconds of training per second of saving, at least, at the ends of epochs.
-_WORK_PER_SAVE = 10
 #: Share of unsolved samples in the last epoch above which a finished run warns.
 _UNCONVERGED_SHARE = 0.01
 
@@ -75,20 +92,19 @@ class Trainer:
         notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.config, self.callbacks = model, config, tuple(callbacks)
+        for callback in self.callbacks:
+            if (on_job := getattr(callback, "on_job", None)) is not None:
+                model.evaluator.listen(on_job)
         self.inputs, self.labels = self._samples(x, y, "x", "y")
         if not len(self.inputs):
             raise InputError("x holds no training samples")
         self.validation = None if x_valid is None else self._samples(x_valid, y_valid, "x_valid", "y_valid")
         if self.validation is not None and not len(self.validation[0]):
             raise InputError("x_valid holds no samples: leave it out to train without validation")
-        if checkpoint_every < 0:
-            raise InputError(f"checkpoint_every must be >= 0, got {checkpoint_every}")
-        if not checkpoint_seconds >= 0:
-            raise InputError(f"checkpoint_seconds must be a number >= 0, got {checkpoint_seconds}")
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.checkpoint_every, self.checkpoint_seconds = checkpoint_every, checkpoint_seconds
-        self._saved_step, self._saved_at, self._save_seconds = -1, -math.inf, 0.0
+        self._file = CheckpointFile(self.checkpoint, checkpoint_every, checkpoint_seconds)
         self._stop = False
+        self._shuffled = (-1, np.zeros(0, dtype=int))
         self.notes = dict(notes or {})
         self.batch_size = min(config.batch_size, len(self.inputs))
         self.steps_per_epoch = math.ceil(len(self.inputs) / self.batch_size)
@@ -135,8 +151,13 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are taken or the run ended early by its own rules."""
-        return self.state.step >= self.total_steps or bool(self.state.stopped)
+        """Whether all steps are taken and evaluated, or the run ended early by its own rules."""
+        return bool(self.state.stopped) or (self.state.step >= self.total_steps and not self._epoch_is_open)
+
+    @property
+    def _epoch_is_open(self) -> bool:
+        """Whether the steps of an epoch are taken, but its evaluation is not."""
+        return self.state.step % self.steps_per_epoch == 0 and len(self.state.history) < self.epoch
 
     def resume(self, source: str | os.PathLike[str] | Checkpoint | None = None) -> Trainer:
         """Continue from a checkpoint of this very run: same configuration, model and data.
@@ -157,12 +178,16 @@ class Trainer:
         require_same_run(loaded, self.identity())
         self.state = restore(loaded, self._optimizer, self.state)
         if loaded.path == self.checkpoint:
-            self._saved_step = self.state.step
+            self._file.take_as(self.state)
         return self
 
     def stop(self) -> None:
-        """Let `run` end after the step it is taking, with a checkpoint to resume from; safe in a signal handler."""
+        """Let `run` end after the step it is taking, with a checkpoint to resume from; safe in a signal handler.
+
+        Waiting for a service ends at once: the step is taken again by the resumed run, with the jobs already submitted.
+        """
         self._stop = True
+        self.model.evaluator.interrupt()
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same: configuration, model and data."""
@@ -179,12 +204,18 @@ class Trainer:
         Raises:
             ConvergenceError: if loss, gradient or parameters stop being finite; the last checkpoint is kept.
             CheckpointError: if a checkpoint cannot be written.
+            BudgetError: if the next jobs would exceed the budget; a checkpoint of the last step is written before, as it
+                is with every error of a primitive or a service.
 
         Warns:
             ConvergenceWarning: if more than 1 % of the last epoch's samples had no equilibrium to the tolerance.
         """
         with compute_context():
-            self._run()
+            try:
+                self._run()
+            except StoppedError:
+                if not self._stop:
+                    raise
         state = self.state
         share = state.history[-1]["unconverged"] if state.history else 0.0
         if share > _UNCONVERGED_SHARE:
@@ -208,37 +239,49 @@ class Trainer:
         )
 
     def _run(self) -> None:
+        if not (self._file.exists or self.model.evaluator.is_exact):
+            # jobs may be submitted before the first step ends: their run must be there to be resumed
+            self.save()
         started = time.perf_counter()
-        while not (self.finished or self._stop):
-            step_started = time.perf_counter()
-            self._step()
-            self.step_seconds.append(time.perf_counter() - step_started)
-            if self.state.step % self.steps_per_epoch == 0:
+        while not self._stop:
+            if self._epoch_is_open:
                 record = self._finish_epoch(time.perf_counter() - started)
                 started = time.perf_counter()
-                if self.finished or self._save_is_due(epoch_ends=True):
+                if self.finished or self._file.is_due(self.state, epoch_ends=True):
                     self.save()
                 self._tell_epoch(record)
-            elif self._save_is_due(epoch_ends=False):
-                self.save()
-        if self._saved_step != self.state.step:
+            elif self.finished:
+                break
+            else:
+                step_started = time.perf_counter()
+                self._step()
+                self.step_seconds.append(time.perf_counter() - step_started)
+                if self._file.is_due(self.state, epoch_ends=False) and not self._epoch_is_open:
+                    self.save()
+        if not self._file.holds(self.state):
             self.save()
+
+    @contextlib.contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """What measures leaves the state as it was if it fails: whatever ends it leaves a run to continue."""
+        try:
+            yield
+        except BaseException as error:
+            if not self.model.evaluator.is_exact:
+                try:
+                    self.save()
+                except CheckpointError as other:
+                    error.add_note(str(other))
+            raise
 
     def _tell_epoch(self, record: dict[str, float]) -> None:
         try:
             for callback in self.callbacks:
                 callback.on_epoch(self, record)
         except BaseException:
-            if self._saved_step != self.state.step:
+            if not self._file.holds(self.state):
                 self.save()
             raise
-
-    def _save_is_due(self, epoch_ends: bool) -> bool:
-        if self.checkpoint_every and self.state.step % self.checkpoint_every == 0:
-            return True
-        # an epoch may take less time than its checkpoint, which grows with the history
-        pause = max(self.checkpoint_seconds, _WORK_PER_SAVE * self._save_seconds) if self.checkpoint_seconds else 0.0
-        return epoch_ends and time.perf_counter() - self._saved_at >= pause
 
     def save(self) -> None:
         """Write the checkpoint, if there is a file for it; its folder is made again if it is gone.
@@ -246,20 +289,7 @@ class Trainer:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        if self.checkpoint is None:
-            return
-        started = time.perf_counter()
-        document = {**self.identity(), "progress": self.state.document(), "versions": versions(), "notes": self.notes}
-        try:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise CheckpointError(
-                f"Checkpoint '{self.checkpoint}' could not be written: no folder ({reason})"
-            ) from error
-        save_checkpoint(self.checkpoint, self.state.arrays(), document)
-        self._saved_step, self._saved_at = self.state.step, time.perf_counter()
-        self._save_seconds = self._saved_at - started
+        self._file.write(self.state, {**self.identity(), "versions": versions(), "notes": self.notes})
 
     def rows(self, step: int) -> Array:
         """Training samples of a step: the epoch's permutation, cut into minibatches."""
@@ -268,28 +298,28 @@ class Trainer:
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
     def _order(self, epoch: int) -> Array:
-        cached = getattr(self, "_cached_order", None)
-        if cached is None or cached[0] != epoch:
-            order = stream(self.config.seed, ORDER, epoch).permutation(len(self.inputs))
-            cached = self._cached_order = (epoch, order)
-        order_of_epoch: Array = cached[1]
-        return order_of_epoch
+        if self._shuffled[0] != epoch:
+            self._shuffled = epoch, stream(self.config.seed, ORDER, epoch).permutation(len(self.inputs))
+        return self._shuffled[1]
 
     def _step(self) -> None:
         state, config = self.state, self.config
         self.model.evaluator.start_step(state.step, self.total_steps)
         rows = self.rows(state.step)
         warm = config.start == "warm"
-        result = training_step(
-            self.model,
-            state.parameters,
-            self.inputs[rows],
-            self.labels[rows],
-            config,
-            direct=config.mode == "direct" or state.step < config.warmup_steps,
-            initial=state.equilibria[rows] if warm else None,
-            rng=lambda: stream(config.seed, NOISE, state.step),
-        )
+        direct = config.mode == "direct" or state.step < config.warmup_steps
+        with self._measuring():
+            require_affordable(self.model, config, len(rows), direct=direct)
+            result = training_step(
+                self.model,
+                state.parameters,
+                self.inputs[rows],
+                self.labels[rows],
+                config,
+                direct=direct,
+                initial=state.equilibria[rows] if warm else None,
+                rng=lambda: stream(config.seed, NOISE, state.step),
+            )
         gradient = result.gradient.astype(state.parameters.dtype, copy=False)
         norm = clip_by_global_norm(gradient, config.clip_norm) if config.clip_norm else float(np.linalg.norm(gradient))
         if not (math.isfinite(norm) and math.isfinite(result.loss)):
@@ -329,15 +359,16 @@ class Trainer:
             "learning_rate": self.config.learning_rate * self._schedule(state.step - 1, self.total_steps),
             "seconds": seconds,
         }
-        cost = Cost(sums.circuits, sums.shots, sums.jobs)
-        state.sums = EpochSums()
+        cost = sums.cost
         if self.model.evaluator.is_exact:
             # measured, it would cost as much as many training steps
-            record["spectral_radius"] = self._spectral_radius()
+            record["spectral_radius"] = spectral_radius(self.model, state.parameters, self.inputs, self.config)
         if self.validation is not None:
             direct = self.config.mode == "direct" or state.step <= self.config.warmup_steps
             solver = None if direct else self.config.solver
-            metrics = evaluate(self.model, state.parameters, *self.validation, solver, layers=self.config.layers)
+            self.model.evaluator.start_step(state.step, self.total_steps, Part.VALIDATION)
+            with self._measuring():
+                metrics = evaluate(self.model, state.parameters, *self.validation, solver, layers=self.config.layers)
             record |= {
                 "valid_loss": metrics.loss,
                 "valid_accuracy": metrics.accuracy,
@@ -346,9 +377,10 @@ class Trainer:
             cost += metrics.cost
             self._keep_best(metrics.loss, direct)
         if not self.model.evaluator.is_exact:
-            record |= {"circuits": cost.circuits, "shots": cost.shots, "jobs": cost.jobs}
+            record |= {name: getattr(cost, name) for name in SPENT}
         if state.best_epoch < 0:
             state.best_parameters = state.parameters.copy()
+        state.sums = EpochSums()
         state.history.append(record)
         return record
 
@@ -364,14 +396,3 @@ class Trainer:
         state.stale_epochs += 1
         if self.config.patience and state.stale_epochs >= self.config.patience:
             state.stopped = f"no better validation loss in {self.config.patience} epochs"
-
-    def _spectral_radius(self) -> float:
-        """Median ρ(J) over the first samples, at their equilibria (at the last layer's state in direct mode)."""
-        inputs = self.inputs[:_SPECTRUM_SAMPLES]
-        direct = self.config.mode == "direct"
-        solver = None if direct else self.config.solver
-        state = self.state
-        found = predict(self.model, state.parameters, inputs, solver, layers=self.config.layers, on_failure="accept")
-        weights, _, _ = self.model.split(state.parameters)
-        jacobian = self.model.evaluator.bind(weights).map(inputs).at(found.state).jacobian
-        return float(np.median(np.abs(np.linalg.eigvals(jacobian)).max(axis=1)))
