@@ -21,6 +21,7 @@ from qiskit_qdeq.equilibrium.scipy_root import METHODS
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.programs import evaluate, train
 from qiskit_qdeq.programs.folder import new_run
+from qiskit_qdeq.training.saving import CheckpointFile
 from qiskit_qdeq.training.trainer import Trainer
 
 ROOT = Path(qiskit_qdeq.__file__).parent.parent
@@ -150,9 +151,11 @@ class TestResume:
             if count[0] == 2:
                 raise KeyboardInterrupt
 
-        due = Trainer._save_is_due
+        due = CheckpointFile.is_due
         monkeypatch.setattr(Trainer, "save", save_and_stop)
-        monkeypatch.setattr(Trainer, "_save_is_due", lambda trainer, epoch_ends: epoch_ends or due(trainer, epoch_ends))
+        monkeypatch.setattr(
+            CheckpointFile, "is_due", lambda file, state, epoch_ends: epoch_ends or due(file, state, epoch_ends)
+        )
         assert main([*words, "--output", "halves"]) == 130
         assert "--resume" in capsys.readouterr().err
         assert not (tmp_path / "halves" / "metrics.json").exists()

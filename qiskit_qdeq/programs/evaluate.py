@@ -57,7 +57,8 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
     # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
-    journal = Journal(Path(checkpoint.path).with_name(EVALUATION_JOURNAL)) if is_service(options) else None
+    folder = path if path.is_dir() else path.parent
+    journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options) else None
     with running(model, options, options.seed, journal) as executed:
         executed.evaluator.start_step(0, 1, Part.TEST)
         found = evaluate(executed, parameters, inputs, labels, chosen, layers=layers)

@@ -22,6 +22,7 @@ from qiskit_ibm_runtime.executor_estimator import Estimator
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution import estimators
+from qiskit_qdeq.execution.durable import DurableEstimator
 from qiskit_qdeq.execution.estimators import Execution, build_estimator
 from qiskit_qdeq.execution.noise import noise_from_backend, simple_noise
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
@@ -205,9 +206,10 @@ def test_ibm_device_gets_the_runtime_estimator_with_an_explicit_level(monkeypatc
     monkeypatch.setattr(estimators, "ibm_backend", lambda name: device if name == "ibm_test" else None)
     for level, expected in ((None, 1), (2, 2), (0, 0)):
         with build_estimator(Execution("ibm:ibm_test", resilience_level=level, mode="batch"), 3) as opened:
-            assert isinstance(opened.estimator, Estimator)
-            assert opened.estimator.options.resilience_level == expected
-            assert "resilience_level" in opened.estimator.options.model_fields_set
+            assert isinstance(opened.estimator, DurableEstimator)
+            assert isinstance(opened.estimator.wrapped, Estimator)
+            assert opened.estimator.wrapped.options.resilience_level == expected
+            assert "resilience_level" in opened.estimator.wrapped.options.model_fields_set
             assert opened.backend is device
     with pytest.raises(InputError, match="has 5 qubits, the circuit 6"):
         build_estimator(Execution("ibm:ibm_test"), 6)

@@ -270,6 +270,6 @@ def test_a_batch_costs_far_less_than_one_circuit_at_a_time(template):
     evaluate(estimator, template.circuit, "ZIII", values)
     batch = time.process_time() - started
     started = time.process_time()
-    for row in values[:16]:
+    for row in values:
         evaluate(estimator, template.circuit, "ZIII", row)
     assert batch < time.process_time() - started

@@ -20,6 +20,7 @@ from qiskit_qdeq.equilibrium import Anderson, Broyden, Newton, Picard, ScipyRoot
 from qiskit_qdeq.exceptions import CheckpointError, CheckpointWarning, ConvergenceError, ConvergenceWarning, InputError
 from qiskit_qdeq.gradient import Backward, Regularization
 from qiskit_qdeq.inference import evaluate
+from qiskit_qdeq.training import saving
 from qiskit_qdeq.training import trainer as trainer_module
 from qiskit_qdeq.training.checkpoint import load_checkpoint, save_checkpoint
 from qiskit_qdeq.training.config import TrainingConfig
@@ -296,13 +297,13 @@ def test_a_stopped_run_keeps_its_last_step_and_goes_on_from_there(tmp_path, step
 
 
 def count_saves(monkeypatch):
-    saved, real = [], trainer_module.save_checkpoint
+    saved, real = [], saving.save_checkpoint
 
     def save(path, arrays, document):
         saved.append(document["progress"]["step"])
         real(path, arrays, document)
 
-    monkeypatch.setattr(trainer_module, "save_checkpoint", save)
+    monkeypatch.setattr(saving, "save_checkpoint", save)
     return saved
 
 
