@@ -42,16 +42,24 @@ class Probe(Solver):
         tol, rtol, confidence: see `Solver`.
         max_steps: Newton steps on the probed map.
         corrections: measured chord steps; 0 measures the residual and keeps the state.
+        ahead: in training, probe the next minibatch in the job of this one's gradient: one job a step instead of two. The
+            map is then one update of the weights old; what that changes of the state the correction takes back, of the
+            Jacobian it stays (measured: docs/economy.md).
     """
 
     name: ClassVar[str] = "probe"
 
     corrections: int = 1
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 0:
             raise InputError(f"corrections must be an integer >= 0, got {self.corrections!r}")
+        if not isinstance(self.ahead, bool):
+            raise InputError(f"ahead must be True or False, got {self.ahead!r}")
+        if self.ahead and not self.corrections:
+            raise InputError("ahead=True needs corrections of at least 1: the map is older than the weights")
 
     @property
     def newton(self) -> Newton:

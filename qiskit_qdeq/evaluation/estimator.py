@@ -17,11 +17,11 @@ import numpy as np
 from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate
 from qiskit_qdeq.evaluation.estimator_point import EstimatorPoint, Observed, floored_errors
 from qiskit_qdeq.evaluation.gate_angles import GateTemplate
-from qiskit_qdeq.evaluation.probe import ProbedMap, probes
+from qiskit_qdeq.evaluation.probe import Measured, PredictedPoint, ProbedMap, probes
 from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, Part
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.evaluation.weight_gradient import Plan, gradient_plan
-from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.execution.account import Account
 from qiskit_qdeq.execution.events import Announcer, Listener
 from qiskit_qdeq.execution.primitives import innermost
@@ -83,6 +83,10 @@ class EstimatorEvaluator:
             )
         self.runner = CircuitRunner(self.gates.circuit, self.gates.parameters, observables, estimator, **runner_options)
         self.progress = 0.0
+        #: Inputs (B, D) of the next minibatch, to be probed together with this one's gradient; None: when their turn comes.
+        self.upcoming: Array | None = None
+        #: What was probed ahead.
+        self.ahead: Measured | None = None
         self.rng = np.random.default_rng(seed)
 
     @property
@@ -120,6 +124,31 @@ class EstimatorEvaluator:
         # what is asked again in a resumed run may be paid already
         if self.account.budget and not getattr(self.estimator, "replaying", False):
             self.account.check(cost(), "the next step")
+
+    def arrays(self) -> dict[str, Array]:
+        """What was measured ahead of its use, for a checkpoint."""
+        return {} if self.ahead is None else self.ahead.arrays()
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Take `arrays()` of an earlier process.
+
+        Raises:
+            InputError: if they are not of this model.
+        """
+        self.ahead = None
+        if not arrays:
+            return
+        size, count = self.injection.shape[1], self.num_observables
+        try:
+            inputs, samples, shared = (
+                np.asarray(arrays[name], dtype=float) for name in ("inputs", "samples", "shared")
+            )
+        except KeyError as missing:
+            raise InputError(f"array {missing} of what was measured ahead is missing") from None
+        wanted = (len(inputs), size + 1, count), (size * (size + 1) // 2, count)
+        if inputs.shape[1:] != self.injection.shape[:1] or (samples.shape, shared.shape) != wanted:
+            raise InputError("what was measured ahead is of another model")
+        self.ahead = Measured(inputs, samples, shared)
 
     def interrupt(self) -> None:
         """End waiting for a service, now or when it begins; safe in a signal handler."""
@@ -170,6 +199,8 @@ class EstimatorMap:
         self.batch, self.num_states = len(inputs), self.evaluator.injection.shape[1]
         self.cost = Cost()
         self.probed: ProbedMap | None = None
+        #: Predicts the gradient's cotangent (B, M) at a point before it is measured, to choose shifts by; None: nobody can.
+        self.foresee: Callable[[PredictedPoint], Cotangent] | None = None
         self._known: EstimatorPoint | None = None
         #: The last measurement of every sample, which serves the readout if the solve ends there.
         self._latest = Observed.nothing(self.batch, self.evaluator.num_observables, self.num_states)
@@ -201,22 +232,31 @@ class EstimatorMap:
                 f"got {self.evaluator.template.encoder!r}"
             )
         if self.probed is None:
+            measured = self.evaluator.ahead
+            if measured is None or not np.array_equal(measured.inputs, self.inputs):
+                requests, read = self.probing(self.inputs)
+                measured = read(self.run(requests)[0])
             injection = self.evaluator.injection
             found = probes(self.inputs, injection)
-            requests = [
-                self.request(self.base_rows(found.samples.reshape(-1, len(injection))), "forward"),
-                self.request(self.base_rows(found.shared), "forward"),
-            ]
-            (samples, shared), _ = self.run(requests)
             self.probed = ProbedMap(
-                self.inputs,
-                injection,
-                found,
-                samples.values.reshape(*found.samples.shape[:2], -1),
-                shared.values,
-                self.evaluator.states,
+                self.inputs, injection, found, measured.samples, measured.shared, self.evaluator.states
             )
         return self.probed
+
+    def probing(self, inputs: Array) -> tuple[list[Request], Callable[[Sequence[Measurement]], Measured]]:
+        """What to measure for the whole map of samples (B, D), and how to read it."""
+        found = probes(inputs, self.evaluator.injection)
+        rows = found.samples.reshape(-1, inputs.shape[1])
+        requests = [
+            self.request(self.base_rows(rows), "forward"),
+            self.request(self.base_rows(found.shared), "forward"),
+        ]
+
+        def read(measured: Sequence[Measurement]) -> Measured:
+            samples, shared = measured
+            return Measured(inputs, samples.values.reshape(*found.samples.shape[:2], -1), shared.values)
+
+        return requests, read
 
     def at(self, state: Array) -> EstimatorPoint:
         """The whole minibatch at `state` (B, K)."""
@@ -242,6 +282,16 @@ class EstimatorMap:
             gradient += plan.reduce(next(found).values if values is None else values, cotangent)
         result: Array = gradient @ self.bound.slopes
         return result
+
+    def foreseen(self, state: Array) -> Array | None:
+        """The cotangent C (B, M) that is expected at `state`, None where the map has not been probed."""
+        if self.foresee is None or self.probed is None:
+            return None
+        try:
+            expected = self._cotangent(self.foresee(PredictedPoint(self.probed, state, self.evaluator.readouts)))
+        except ConvergenceError:
+            return None
+        return expected if np.isfinite(expected).all() else None
 
     def plan(self, base: Array, cotangent: Array | None) -> Plan:
         """Which rows of angles give the weight gradient at `base`."""

@@ -160,10 +160,12 @@ class EstimatorPoint:
         source = self._source
         base = source.base_rows(self._inputs)
         slopes = (slopes or ("jacobian" in source.expect and source.probed is None)) and self._slopes is None
-        # randomly chosen shifts are weighted with the cotangent, which is not known yet
-        gradient = (
-            "gradient" in source.expect and self._plan is None and self._evaluator.sampling.gradient_method == "shift"
-        )
+        gradient = "gradient" in source.expect and self._plan is None
+        expected = None
+        if gradient and self._evaluator.sampling.gradient_method != "shift":
+            # chosen shifts are weighted with the cotangent, which is not known yet; a probed map foresees it
+            expected = source.foreseen(self.state)
+            gradient = expected is not None
         requests, reduce, plan = [], None, None
         missing = np.flatnonzero(np.isnan(self._forward.states).any(axis=1))
         if len(missing):
@@ -172,10 +174,15 @@ class EstimatorPoint:
             rows, reduce = source.encoder_shifts(self._inputs, base)
             requests.append(source.request(rows, "jacobian"))
         if gradient:
-            plan = source.plan(base, None)
+            plan = source.plan(base, expected)
             requests.append(source.request(plan.rows, "gradient"))
         if not requests:
             return
+        upcoming = self._evaluator.upcoming
+        read_ahead = None
+        if gradient and upcoming is not None:
+            probing, read_ahead = source.probing(upcoming)
+            requests += probing
         found = iter(source.run(requests)[0])
         if len(missing):
             self._forward.put(missing, self.state[missing], next(found))
@@ -183,6 +190,8 @@ class EstimatorPoint:
             self._slopes = reduce(next(found).values)
         if plan is not None:
             self._plan = (plan, next(found).values)
+        if read_ahead is not None:
+            self._evaluator.ahead = read_ahead(list(found))
 
 
 def floored_errors(measured: Measurement, observables: Array) -> Array | None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.protocol import Evaluation
+from qiskit_qdeq.evaluation.linear import solve_adjoint
+from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,6 +60,25 @@ def probes(inputs: Array, injection: Array) -> Probes:
     return Probes(samples, steps, np.concatenate([injection, pairs], axis=1).T)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A minibatch's probes and their values, which may be older than the weights they are used with.
+
+    Attributes:
+        inputs: x (B, D).
+        samples: values at `Probes.samples` (B, K + 1, M).
+        shared: values at `Probes.shared` (K (K + 1) / 2, M).
+    """
+
+    inputs: Array
+    samples: Array
+    shared: Array
+
+    def arrays(self) -> dict[str, Array]:
+        """For a checkpoint."""
+        return {"inputs": self.inputs, "samples": self.samples, "shared": self.shared}
+
+
 class ProbedMap:
     """All M observables as functions of q, from their values at the probes; a map that solvers can iterate for free.
 
@@ -75,7 +95,7 @@ class ProbedMap:
         self, inputs: Array, injection: Array, found: Probes, samples: Array, shared: Array, states: Array
     ) -> None:
         self.batch, self.num_states = len(inputs), injection.shape[1]
-        self._states = states
+        self.states = states
         self._norm = np.vecdot(inputs, inputs)
         self._overlap = inputs @ injection
         self._gram = injection.T @ injection
@@ -113,11 +133,11 @@ class ProbedMap:
 
     def values(self, state: Array, rows: Array) -> Evaluation:
         """m at `state` (b, K) for the samples `rows`."""
-        return Evaluation(self.all_values(state, rows)[:, self._states])
+        return Evaluation(self.all_values(state, rows)[:, self.states])
 
     def linearize(self, state: Array, rows: Array) -> tuple[Evaluation, Array]:
         """m and ∂m/∂q (b, K, K) at `state` for the samples `rows`."""
-        return self.values(state, rows), self.all_slopes(state, rows)[:, self._states]
+        return self.values(state, rows), self.all_slopes(state, rows)[:, self.states]
 
     def _numerator(self, state: Array, rows: Array | slice) -> Array:
         result: Array = (
@@ -130,6 +150,42 @@ class ProbedMap:
     def _denominator(self, state: Array, rows: Array | slice) -> Array:
         result: Array = self._norm[rows] + np.vecdot(2 * self._overlap[rows] + state @ self._gram, state)
         return result
+
+
+class PredictedPoint:
+    """A probed map at one state, as the layers above see a point; nothing is measured.
+
+    Args:
+        probed: the map.
+        state: q (B, K).
+        readouts: which of the M observables are read out.
+    """
+
+    def __init__(self, probed: ProbedMap, state: Array, readouts: Array) -> None:
+        self._probed, self.state, self._readouts = probed, state, readouts
+        self._slopes = probed.all_slopes(state)
+
+    @property
+    def features(self) -> Array:
+        """h (B, F)."""
+        result: Array = self._probed.all_values(self.state)[:, self._readouts]
+        return result
+
+    @property
+    def jacobian(self) -> Array:
+        """∂m/∂q (B, K, K)."""
+        result: Array = self._slopes[:, self._probed.states]
+        return result
+
+    def pull_features(self, cotangent: Array) -> Array:
+        """(∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
+        result: Array = np.einsum("bfk,bf->bk", self._slopes[:, self._readouts], cotangent)
+        return result
+
+    def implicit_term(self, cotangent: Array) -> Cotangent:
+        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part."""
+        adjoint = solve_adjoint(self.jacobian, self.pull_features(cotangent))
+        return Cotangent(self, values=adjoint, features=cotangent)  # type: ignore[arg-type]
 
 
 def _upper(size: int) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ features and the gradients of both. Shapes: B samples, K states, F readouts, D i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -169,6 +169,8 @@ class Evaluator(Protocol):
     """
 
     is_exact: bool
+    #: Inputs of the next minibatch, which an evaluator that measures may probe together with this one's gradient.
+    upcoming: Array | None
 
     @property
     def description(self) -> dict[str, Any]:
@@ -176,6 +178,12 @@ class Evaluator(Protocol):
 
     def start_step(self, step: int, total: int, part: Part = Part.TRAINING) -> None:
         """Move what changes over a training run, precision and random choices, to a part of it."""
+
+    def arrays(self) -> dict[str, Array]:
+        """What was measured ahead of its use, for a checkpoint."""
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Take `arrays()` of an earlier process."""
 
     def interrupt(self) -> None:
         """End waiting for a service, now or when it begins; safe in a signal handler."""
@@ -191,6 +199,7 @@ class ExactEvaluator:
     """What all evaluators have in common that compute: nothing changes over a run, and each may continue another's."""
 
     is_exact = True
+    upcoming: Array | None = None
 
     @property
     def description(self) -> dict[str, Any]:
@@ -199,6 +208,13 @@ class ExactEvaluator:
 
     def start_step(self, step: int, total: int, part: Part = Part.TRAINING) -> None:
         """Nothing to move."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Nothing is measured."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Nothing to take."""
 
     def interrupt(self) -> None:
         """Nothing is waited for."""

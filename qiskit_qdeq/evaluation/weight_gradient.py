@@ -2,7 +2,8 @@
 
 shift    every shift of every gate:  ∂f/∂β_g = Σ_r c_r f(β + s_r e_g)
 random   N shifted pairs (b, g, s) drawn with probabilities p:  1/N Σ  c / p · C_b · (f_b(β + s e_g) - f_b(β - s e_g)),
-         unbiased for any p > 0; p ∝ |c| ‖C_b‖ ‖∂β_g/∂θ‖, mixed with a uniform tenth
+         unbiased for any p > 0; p ∝ |c| ‖C_b‖ ‖∂β_g/∂θ‖, mixed with a uniform tenth. Drawn systematically, at equal
+         distances from one random start: a pair is drawn ⌊N p⌋ or ⌈N p⌉ times, so that from N p ≥ 1 on nothing is left out
 spsa     (f_b(β + ε Δ) - f_b(β - ε Δ)) / 2ε · Δ, random signs Δ per sample (Spall 1992), biased by O(ε²)
 """
 
@@ -86,7 +87,7 @@ def _random_pairs(
     likely = np.outer(samples, np.abs(coefficients) * slopes[angles]).ravel()
     uniform = np.full(likely.size, 1 / likely.size)
     probability = (1 - _UNIFORM) * likely / likely.sum() + _UNIFORM * uniform if likely.sum() > 0 else uniform
-    drawn = rng.choice(likely.size, size=count, p=probability)
+    drawn = _systematic(probability, count, rng)
     sample, unit = np.divmod(drawn, len(units))
     rows = np.repeat(base[sample, None], 2, axis=1)
     rows[np.arange(count), 0, first + angles[unit]] += shifts[unit]
@@ -99,6 +100,16 @@ def _random_pairs(
         return np.bincount(angles[unit], pulled, minlength=template.num_ansatz_angles)
 
     return Plan(rows.reshape(-1, base.shape[1]), reduce)
+
+
+def _systematic(probability: Array, count: int, rng: np.random.Generator) -> Array:
+    """`count` indices, each expected count · probability times; neighbours in random order, so that none hide a pattern."""
+    order = rng.permutation(len(probability))
+    ends = np.cumsum(probability[order])
+    ends /= ends[-1]
+    places = (np.arange(count) + rng.random()) / count
+    chosen = order[np.minimum(np.searchsorted(ends, places, side="right"), len(order) - 1)]
+    return np.sort(chosen)
 
 
 def _spsa(template: GateTemplate, base: Array, repeats: int, step: float, rng: np.random.Generator) -> Plan:

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.training.checkpoint import save_checkpoint
-from qiskit_qdeq.training.state import TrainingState
+from qiskit_qdeq.training.state import MEASURED, TrainingState
 
 #: Seconds of training per second of saving, at least, at the ends of epochs.
 _WORK_PER_SAVE = 10
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class CheckpointFile:
@@ -58,8 +62,8 @@ class CheckpointFile:
         pause = max(self._pause, _WORK_PER_SAVE * self._took) if self._pause else 0.0
         return epoch_ends and time.perf_counter() - self._saved_at >= pause
 
-    def write(self, state: TrainingState, document: Mapping[str, Any]) -> None:
-        """Write the state; the folder is made again if it is gone.
+    def write(self, state: TrainingState, document: Mapping[str, Any], measured: Mapping[str, Array]) -> None:
+        """Write the state, and what was `measured` ahead of its use; the folder is made again if it is gone.
 
         Raises:
             CheckpointError: if it cannot be written.
@@ -72,7 +76,8 @@ class CheckpointFile:
         except OSError as error:
             reason = error.strerror or error
             raise CheckpointError(f"Checkpoint '{self.path}' could not be written: no folder ({reason})") from error
-        save_checkpoint(self.path, state.arrays(), {**document, "progress": state.document()})
+        arrays = {**state.arrays(), **{f"{MEASURED}{name}": array for name, array in measured.items()}}
+        save_checkpoint(self.path, arrays, {**document, "progress": state.document()})
         self._saved, self._saved_at = _position(state), time.perf_counter()
         self._took = self._saved_at - started
 

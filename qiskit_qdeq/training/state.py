@@ -27,6 +27,8 @@ ORDER, NOISE, INITIAL = 0, 1, 2
 #: Costs that sums and history keep.
 SPENT = ("circuits", "shots", "jobs", "qpu_seconds")
 _HISTORY = "history/"
+#: Before the names of arrays that belong to the evaluator.
+MEASURED = "measured/"
 
 
 def stream(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
@@ -158,6 +160,12 @@ def restore(checkpoint: Checkpoint, optimizer: Optimizer, like: TrainingState) -
         )
     except (InputError, TypeError, KeyError) as error:
         raise CheckpointError(f"Checkpoint '{checkpoint.path}' is incomplete: {error}") from error
+
+
+def measured_ahead(checkpoint: Checkpoint) -> dict[str, Array]:
+    """The arrays of a checkpoint that belong to the evaluator."""
+    arrays = checkpoint.arrays
+    return {name.removeprefix(MEASURED): arrays[name] for name in arrays if name.startswith(MEASURED)}
 
 
 def history_arrays(history: Sequence[Mapping[str, float]]) -> dict[str, Array]:

@@ -81,6 +81,10 @@ def training_step(
         terms = layers.terms(head.feature_cotangent)
         penalty, solution = 0.0, None
     else:
+        if hasattr(problem, "foresee"):
+            problem.foresee = lambda point: implicit_term(
+                point, _Head(model, parameters, point, labels, mask).feature_cotangent, config.backward
+            )
         solution = _equilibrium(problem, config, initial)
         point = problem.at(solution.state)
         head = _Head(model, parameters, point, labels, mask)

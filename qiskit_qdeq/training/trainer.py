@@ -30,6 +30,7 @@ from qiskit_qdeq.training.callbacks import Callback, TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.identity import require_same_run, run_identity
+from qiskit_qdeq.training.minibatches import Minibatches
 from qiskit_qdeq.training.optimizers import clip_by_global_norm, optimizer
 from qiskit_qdeq.training.saving import CheckpointFile
 from qiskit_qdeq.training.schedules import schedule
@@ -37,10 +38,10 @@ from qiskit_qdeq.training.spectrum import spectral_radius
 from qiskit_qdeq.training.state import (
     INITIAL,
     NOISE,
-    ORDER,
     SPENT,
     EpochSums,
     TrainingState,
+    measured_ahead,
     restore,
     stream,
     versions,
@@ -104,10 +105,9 @@ class Trainer:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self._file = CheckpointFile(self.checkpoint, checkpoint_every, checkpoint_seconds)
         self._stop = False
-        self._shuffled = (-1, np.zeros(0, dtype=int))
         self.notes = dict(notes or {})
-        self.batch_size = min(config.batch_size, len(self.inputs))
-        self.steps_per_epoch = math.ceil(len(self.inputs) / self.batch_size)
+        self._minibatches = Minibatches(len(self.inputs), config.batch_size, config.seed)
+        self.batch_size, self.steps_per_epoch = self._minibatches.size, self._minibatches.per_epoch
         self.total_steps = self.steps_per_epoch * config.epochs
         options = {"weight_decay": config.weight_decay} if config.weight_decay else {}
         self._optimizer = optimizer(config.optimizer, **options)
@@ -177,6 +177,7 @@ class Trainer:
         loaded = source if isinstance(source, Checkpoint) else load_latest(source)
         require_same_run(loaded, self.identity())
         self.state = restore(loaded, self._optimizer, self.state)
+        self.model.evaluator.restore(measured_ahead(loaded))
         if loaded.path == self.checkpoint:
             self._file.take_as(self.state)
         return self
@@ -289,18 +290,20 @@ class Trainer:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        self._file.write(self.state, {**self.identity(), "versions": versions(), "notes": self.notes})
+        document = {**self.identity(), "versions": versions(), "notes": self.notes}
+        self._file.write(self.state, document, self.model.evaluator.arrays())
 
     def rows(self, step: int) -> Array:
-        """Training samples of a step: the epoch's permutation, cut into minibatches."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = self._order(epoch)
-        return order[position * self.batch_size : (position + 1) * self.batch_size]
+        """Training samples of a step."""
+        return self._minibatches.rows(step)
 
-    def _order(self, epoch: int) -> Array:
-        if self._shuffled[0] != epoch:
-            self._shuffled = epoch, stream(self.config.seed, ORDER, epoch).permutation(len(self.inputs))
-        return self._shuffled[1]
+    def _upcoming(self) -> Array | None:
+        """Inputs of the next step, where its minibatch is to be probed ahead."""
+        following = self.state.step + 1
+        ahead = getattr(self.config.solver, "ahead", False) and self.config.mode == "implicit"
+        if not ahead or following >= self.total_steps or following < self.config.warmup_steps:
+            return None
+        return self.inputs[self.rows(following)]
 
     def _step(self) -> None:
         state, config = self.state, self.config
@@ -308,6 +311,7 @@ class Trainer:
         rows = self.rows(state.step)
         warm = config.start == "warm"
         direct = config.mode == "direct" or state.step < config.warmup_steps
+        self.model.evaluator.upcoming = self._upcoming()
         with self._measuring():
             require_affordable(self.model, config, len(rows), direct=direct)
             result = training_step(
