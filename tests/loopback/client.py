@@ -39,11 +39,15 @@ class LoopbackService(Controls):
         port: int = 0,
         **settings: Any,
     ) -> None:
-        self._server = Server(Service(load_device(fake, qubits), Settings(**settings), seed), port)
-        self.url = self._server.url
+        self._service = Service(
+            load_device(fake, None if qubits is None else tuple(qubits)), Settings(**settings), seed
+        )
+        self._port = port
 
     def start(self) -> LoopbackService:
         """Begin to serve."""
+        self._server = Server(self._service, self._port)
+        self.url = self._server.url
         self._server.start()
         return self
 
@@ -54,8 +58,11 @@ class LoopbackService(Controls):
     def __enter__(self) -> LoopbackService:
         return self.start()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        bugs = self.bugs
         self.stop()
+        if bugs and kind is None:
+            raise RuntimeError(f"the loopback service itself failed: {'; '.join(bugs)}")
 
     def _call(self, name: str, **arguments: Any) -> Any:
         # through JSON, so that both forms give the same

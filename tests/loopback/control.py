@@ -6,9 +6,9 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from .errors import ApiError
 from .records import JobRecord, SessionRecord
 from .service import API_KEY, INSTANCE, Service
 
@@ -64,6 +64,9 @@ class Control:
 
     def do_delete_job(self, job_id: str) -> None:
         self._service.delete(job_id)
+
+    def do_bugs(self) -> list[str]:
+        return self._service.bugs
 
     def do_token(self) -> str:
         return self._service.token
@@ -143,6 +146,11 @@ class Controls(ABC):
         return dict(self._call("counts"))
 
     @property
+    def bugs(self) -> list[str]:
+        """Errors of the service itself: to be empty."""
+        return list(self._call("bugs"))
+
+    @property
     def consumed_seconds(self) -> float:
         """Usage of the instance."""
         return float(self._call("consumed"))
@@ -194,8 +202,9 @@ class RemoteControl(Controls):
 
     def _call(self, name: str, **arguments: Any) -> Any:
         request = Request(f"{self.url}/_control/{name}", json.dumps(arguments).encode(), {"Connection": "close"})
-        with self._opener.open(request, timeout=60) as answer:
-            return json.loads(answer.read())
-
-
-__all__ = ["ApiError", "Control", "Controls", "RemoteControl"]
+        try:
+            with self._opener.open(request, timeout=60) as answer:
+                return json.loads(answer.read())
+        except HTTPError as error:
+            with error:
+                raise ValueError(json.loads(error.read())["error"]) from None

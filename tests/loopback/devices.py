@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from qiskit.providers import BackendV2, Options
@@ -60,7 +59,10 @@ class Device:
         return Noise.from_aer(self.noise_model)
 
 
-def load_device(fake: str = "FakeTorino", qubits: Sequence[int] | None = QUBITS, name: str = "ibm_loopback") -> Device:
+@cache
+def load_device(
+    fake: str = "FakeTorino", qubits: tuple[int, ...] | None = QUBITS, name: str = "ibm_loopback"
+) -> Device:
     """Read the files of a fake backend class of qiskit-ibm-runtime; `qubits` (None: all) become 0, 1, 2, ..."""
     from qiskit_ibm_runtime import fake_provider
 

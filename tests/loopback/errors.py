@@ -1,8 +1,7 @@
 """Error answers in IBM's form, ``{"errors": [{"code", "message", "solution", "more_info"}], "trace"}``.
 
-Known from bodies that others published: 1217 (a job for a closed session, HTTP 400) and 1352 (a session on the Open Plan, HTTP
-400). The texts of 1200, 1201, 1202, 1305, 1500, 3211, 3250 and 3458 follow IBM's table of error codes; that of 4317 and the HTTP
-statuses of the others are guesses.
+The whole body of 1352 (HTTP 400), the text of 1217 and the reason of 1305 are known from what others published. The texts of
+1200, 1201, 1202, 3211, 3250 and 3458 follow IBM's table of error codes; their HTTP statuses, and 1500 and 4317, are guesses.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from qiskit import QuantumCircuit
 
 from .devices import Device
 from .simulation import sample_bits
@@ -41,9 +42,49 @@ class Outcome:
     seconds: float
 
 
-def digest(params: Any) -> str:
-    """SHA-256 of a job's content."""
-    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+def digest(program: str, params: dict[str, Any]) -> str:
+    """SHA-256 of what a job asks for: equal for equal requests, although the client names its parameters anew each time."""
+    try:
+        content = _content_of_program(params) if program == "executor" else _content_of_pubs(params)
+    except Exception:  # a job that cannot be read will fail when it runs
+        content = params
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _content_of_program(params: dict[str, Any]) -> list[Any]:
+    from ibm_quantum_schemas.executor.version_2_0 import ParamsModel
+    from qiskit_ibm_runtime.quantum_program.converters.converters_2_0 import quantum_program_from_2_0
+
+    program, _ = quantum_program_from_2_0(ParamsModel.model_validate(params))
+    content: list[Any] = [program.shots, params["options"], params["quantum_program"].get("passthrough_data")]
+    for item in program.items:
+        arguments: list[Any] = []
+        if hasattr(item, "samplex"):
+            bound = item.samplex_arguments
+            arguments = [_plain(bound[spec.name]) for spec in bound.specs if spec.name in bound]
+            arguments.append([str(expression) for expression in item.samplex._param_table._expressions])
+        else:
+            arguments.append(_plain(item.circuit_arguments))
+        content.append([_plain(item.circuit), list(item.shape), arguments])
+    return content
+
+
+def _content_of_pubs(params: dict[str, Any]) -> list[Any]:
+    from qiskit_ibm_runtime.json import RuntimeDecoder
+
+    pubs = json.loads(json.dumps(params["pubs"]), cls=RuntimeDecoder)
+    return [params.get("options"), [[_plain(part) for part in pub] for pub in pubs]]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, QuantumCircuit):
+        return [
+            [item.name, [value.find_bit(bit).index for bit in item.qubits], [str(param) for param in item.params]]
+            for item in value.data
+        ]
+    if isinstance(value, np.ndarray):
+        return [list(value.shape), hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
+    return value if isinstance(value, int | float | list | dict | None) else str(value)
 
 
 def seed_of(tags: Sequence[str], content: str) -> int:

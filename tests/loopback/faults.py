@@ -1,7 +1,7 @@
 """What goes wrong on command.
 
-A fault is aimed at an operation (`OPERATIONS`) or at jobs with a tag, lets `skip` matching ones pass, then hits `times` of them
-(None: all), each with `probability` from its own seed. Kinds of faults, and what their options are:
+A fault is aimed at an operation (`OPERATIONS`, or "any") and, if it names a `tag`, at jobs that carry it; it lets `skip`
+matching ones pass, then hits `times` of them (None: all), each with `probability` from its own `seed`.
 
 =================  ===================================================================================================
 request            hits a request of `operation`
@@ -9,7 +9,8 @@ request            hits a request of `operation`
 drop_before        the connection is cut, nothing was done
 drop_after         it was done, the connection is cut instead of an answer
 status             answered with HTTP `status` and IBM's `code` (and `message`), nothing was done
-status_after       it was done, answered with HTTP `status` and `code`
+status_after       it was done, answered with HTTP `status` and `code`; when the client repeats the very same request, it is
+                   not done again, as IBM promises for 5xx (unless `Settings.repeats_are_safe` is False)
 stall              nothing happens for `seconds`, then as usual
 stall_after        it is done, the answer comes `seconds` later
 duplicate          done twice (a job is submitted twice), answered once
@@ -26,10 +27,11 @@ ran_too_long       ends Cancelled with 1305 if it has more than `executions`
 expire_queued      its session closes while it waits; it and its queued siblings end Failed
 result             hits a result when it is delivered; with ``sticky=True`` the job hit stays that way
 -----------------  ---------------------------------------------------------------------------------------------------
-wrong_shape        the last row of every array is missing
-wrong_size         the last item (PUB) is missing
+wrong_shape        it decodes to one row of values less
+wrong_size         it decodes to one PUB less
+inconsistent       its parts contradict each other: decoding fails in the client
 nan                NaN where the numbers are
-other_job          the result of the last other job that completed
+other_job          the result of the last other job that completed; its own, if there is none
 =================  ===================================================================================================
 """
 
@@ -50,7 +52,7 @@ REQUEST_KINDS = (
     "expire_session", "delete_job", "torn", "garbage",
 )  # fmt: skip
 JOB_KINDS = ("job_failed", "job_cancelled", "ran_too_long", "expire_queued")
-RESULT_KINDS = ("wrong_shape", "wrong_size", "nan", "other_job")
+RESULT_KINDS = ("wrong_shape", "wrong_size", "inconsistent", "nan", "other_job")
 _DEFAULT_OPERATION = {"listed_twice": "jobs", "delete_job": "job"}
 
 

@@ -1,4 +1,4 @@
-"""What a test can ask the service about: plain records, the same in the service's process and through its control endpoint."""
+"""What a test can ask the service about: plain records, the same in the service's process and from another one."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ class Settings:
         foreign_jobs: of other people, in the queue before ours; only shown.
         usage_limit_seconds: of the instance; None: no limit. Beyond it jobs stay in the queue and sessions are closed.
         usage_consumed_seconds: before the first job.
+        repeats_are_safe: a POST repeated by the client after a `status_after` fault is not done twice.
         session_seconds: limit of a session that names none.
         interactive_seconds: idle time after which a session becomes inactive.
         unused_seconds: after which a session without jobs is closed.
@@ -111,6 +112,7 @@ class Settings:
     foreign_jobs: int = 0
     usage_limit_seconds: float | None = None
     usage_consumed_seconds: float = 0.0
+    repeats_are_safe: bool = True
     session_seconds: float = 8 * 3600.0
     interactive_seconds: float = 60.0
     unused_seconds: float = 1800.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -43,6 +45,7 @@ _ROUTES = [
     ("PUT", r"/jobs/([^/]+)/tags", "tags"),
     ("GET", r"/[0-9a-f-]{36}", "catalog"),
 ]
+Answer = tuple[int, str]
 _OPEN = ("token", "search", "catalog")
 
 
@@ -93,6 +96,21 @@ class Server(ThreadingHTTPServer):
         """A client that went away is no error of the server's."""
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A request taken apart."""
+
+    operation: str
+    arguments: tuple[str, ...]
+    query: Any
+    request: dict[str, Any]
+    body: bytes
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256("/".join((self.operation, *self.arguments)).encode() + self.body).hexdigest()
+
+
 class _Drop(Exception):
     """Cut the connection without an answer."""
 
@@ -121,13 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 
-    def _answer(self, body: bytes) -> tuple[int, str]:
+    def _answer(self, body: bytes) -> Answer:
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
         if parts.path.startswith(_CONTROL):
-            return 200, json.dumps(
-                self.server.control.call(parts.path.removeprefix(_CONTROL), json.loads(body or b"{}"))
-            )
+            name = parts.path.removeprefix(_CONTROL)
+            return self._control(name, json.loads(body or b"{}"))
         service = self.server.service
         path = parts.path
         for prefix in _PREFIXES:
@@ -140,27 +157,37 @@ class _Handler(BaseHTTPRequestHandler):
                 service.check_authorization(self.headers.get("Authorization", ""))
             content = body.decode()
             request = json.loads(content) if content.startswith("{") else {}
-            return self._perform(service, operation, arguments, query or parse_qs(content), request)
+            return self._perform(_Call(operation, arguments, query or parse_qs(content), request, body))
         except ApiError as error:
             return error.status, json.dumps(error.body, separators=(",", ":"))
+        except _Drop:
+            raise
+        except Exception as error:
+            service.bugs.append(f"{self.command} {path}: {error!r}")
+            return 500, json.dumps(ApiError(500, 1000, repr(error)).body)
 
-    def _perform(
-        self, service: Service, operation: str, arguments: tuple[str, ...], query: Any, request: dict[str, Any]
-    ) -> tuple[int, str]:
+    def _control(self, name: str, arguments: dict[str, Any]) -> Answer:
+        try:
+            return 200, json.dumps(self.server.control.call(name, arguments))
+        except Exception as error:
+            return 400, json.dumps({"error": str(error) or repr(error)})
+
+    def _perform(self, call: _Call) -> Answer:
+        service = self.server.service
         with service.store.lock:
-            known = service.store.jobs.get(arguments[0]) if arguments else None
-            tags = known.tags if known is not None else request.get("tags", [])
-            struck = service.faults.of_request(operation, tags)
-        self._before(service, struck, arguments, request)
+            known = service.store.jobs.get(call.arguments[0]) if call.arguments else None
+            tags = known.tags if known is not None else call.request.get("tags", [])
+            struck = service.faults.of_request(call.operation, tags)
+        self._before(service, struck, call)
         with service.store.lock:
-            answer = perform(service, operation, arguments, query, request)
+            answer = service.unanswered.pop(call.key, None) or perform(service, call)
             if "duplicate" in struck:
-                perform(service, operation, arguments, query, request)
+                perform(service, call)
+            if "status_after" in struck and service.store.settings.repeats_are_safe:
+                service.unanswered[call.key] = answer
         return self._after(struck, answer)
 
-    def _before(
-        self, service: Service, struck: dict[str, Fault], arguments: tuple[str, ...], request: dict[str, Any]
-    ) -> None:
+    def _before(self, service: Service, struck: dict[str, Fault], call: _Call) -> None:
         if "stall" in struck:
             self.server.stopping.wait(struck["stall"].seconds)
         if "drop_before" in struck:
@@ -169,12 +196,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _error(struck["status"])
         with service.store.lock:
             if "delete_job" in struck:
-                service.delete(arguments[0])
-            session = service.store.sessions.get(request.get("session_id", "")) if "expire_session" in struck else None
-            if session is not None:
+                service.delete(call.arguments[0])
+            session = service.store.sessions.get(call.request.get("session_id", ""))
+            if "expire_session" in struck and session is not None:
                 service.store.close_session(session, "test", "Failed")
 
-    def _after(self, struck: dict[str, Fault], answer: tuple[int, str]) -> tuple[int, str]:
+    def _after(self, struck: dict[str, Fault], answer: Answer) -> Answer:
         status, text = answer
         if "stall_after" in struck:
             self.server.stopping.wait(struck["stall_after"].seconds)
@@ -217,10 +244,9 @@ def _error(fault: Fault) -> ApiError:
     return ApiError(fault.status, code, fault.message)
 
 
-def perform(
-    service: Service, operation: str, arguments: tuple[str, ...], query: Any, request: dict[str, Any]
-) -> tuple[int, str]:
+def perform(service: Service, call: _Call) -> Answer:
     """Status and text of the answer to one request."""
+    request, arguments = call.request, call.arguments
     silent: dict[str, Callable[[], None]] = {
         "close_session": lambda: service.close_session(*arguments),
         "cancel_session": lambda: service.cancel_session(*arguments),
@@ -228,15 +254,15 @@ def perform(
         "delete": lambda: service.delete(*arguments),
         "tags": lambda: service.set_tags(*arguments, request["tags"]),
     }
-    if operation in silent:
-        silent[operation]()
+    if call.operation in silent:
+        silent[call.operation]()
         return 204, ""
-    if operation == "results":
+    if call.operation == "results":
         return 200, service.results(*arguments)
-    if operation == "logs":
+    if call.operation == "logs":
         return 200, ""
     answers: dict[str, Callable[[], Any]] = {
-        "token": lambda: service.identity_token(query),
+        "token": lambda: service.identity_token(call.query),
         "search": service.search,
         "catalog": service.plan,
         "backends": service.backends,
@@ -247,8 +273,8 @@ def perform(
         "open_session": lambda: service.open_session(request),
         "session": lambda: service.session(*arguments),
         "submit": lambda: service.submit(request),
-        "jobs": lambda: service.jobs(query),
+        "jobs": lambda: service.jobs(call.query),
         "job": lambda: service.job(*arguments),
         "metrics": lambda: service.metrics(*arguments),
     }
-    return 200, json.dumps(answers[operation]())
+    return 200, json.dumps(answers[call.operation]())

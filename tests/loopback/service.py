@@ -49,6 +49,10 @@ class Service:
         #: The last requests as (method, path); `counts` counts all, by operation.
         self.requests: deque[tuple[str, str]] = deque(maxlen=5000)
         self.counts: Counter[str] = Counter()
+        #: Answers that never left, by request.
+        self.unanswered: dict[str, tuple[int, str]] = {}
+        #: Errors of the service itself, which no client should have to bear.
+        self.bugs: list[str] = []
 
     # account
 

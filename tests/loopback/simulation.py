@@ -1,8 +1,8 @@
 """Measured bits of a parametrized circuit for many rows of parameter values at once, with Aer's noise channels or without.
 
 Qubits that share no two-qubit gate are independent, so each connected part is simulated on its own: 133 measured qubits, of
-which a circuit uses four, cost little more than four. With noise a part is a vectorized density matrix, (rows, 4^k), to which
-the superoperators of `qiskit_aer.noise.NoiseModel` are applied; without noise a state vector, (rows, 2^k).
+which a circuit uses four, cost little more than four. With noise a part is a vectorized density matrix, (rows, 4^k), to
+which the superoperators of Aer's noise model are applied; without noise it is a state vector, (rows, 2^k).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Jobs and sessions and what time does to them: one QPU, one queue, no thread.
 
-Nothing happens in the background. Whoever looks first lets the clock catch up (`Store.advance`): jobs whose time has come start,
-run and end, sessions whose time is over close. So a test may also turn the clock forward.
+Nothing happens in the background. Whoever looks first lets the clock catch up (`Store.advance`): jobs whose time has come
+start, run and end, sessions whose time is over close. So a test may also turn the clock forward.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Store:
                 list(request.get("tags", [])),
                 request["program_id"],
                 self.now(),
-                digest(params),
+                digest(request["program_id"], params),
                 None if session is None else session.id,
             )
             self.jobs[identity] = job
