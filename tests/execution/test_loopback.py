@@ -30,6 +30,11 @@ from qiskit_ibm_runtime.options_models import EstimatorOptions
 MODES = {"job": lambda backend: backend, "batch": Batch, "session": Session}
 
 
+@pytest.fixture(autouse=True)
+def fast_client(monkeypatch):
+    monkeypatch.setenv("USAGE_DATA_OPT_OUT", "True")
+
+
 @pytest.fixture
 def loopback():
     with LoopbackService() as service:
@@ -125,6 +130,20 @@ def test_without_tags_the_content_decides_about_the_noise(loopback, estimator):
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_part_of_the_tags_that_decides_about_the_noise_can_be_chosen(loopback):
+    backend = loopback.backend()
+
+    def values(*tags):
+        return client_side(backend, *tags).run([pub_for(backend.target)]).result()[0].data.evs
+
+    loopback.configure(noise_pattern="[^:]+$")
+    np.testing.assert_array_equal(values("run1:key"), values("run2:key"))
+    assert not np.array_equal(values("run1:key"), values("run1:yek"))
+    loopback.configure(noise_pattern=None)
+    np.testing.assert_array_equal(values("one"), values("two"))
+    assert len({job.digest for job in loopback.jobs}) == 1
+
+
 def test_noise_changes_the_values_and_trex_repairs_some_of_it(loopback):
     backend = loopback.backend()
     errors = [
@@ -179,6 +198,8 @@ def test_queued_jobs_show_their_place_run_in_turn_and_can_be_cancelled(loopback)
     assert [job.status() for job in jobs] == ["QUEUED"] * 3
     assert [job.metrics()["position_in_queue"] for job in jobs] == [5, 6, 7]
     assert backend.status().pending_jobs == 7
+    loopback.configure(queue_shown=False)
+    assert "position_in_queue" not in jobs[0].metrics()
     with pytest.raises(RuntimeJobTimeoutError):
         jobs[0].result(timeout=0.01, poll_interval=0.1)
     loopback.skip(101)

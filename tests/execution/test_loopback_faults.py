@@ -25,6 +25,7 @@ from requests.exceptions import JSONDecodeError
 
 @pytest.fixture
 def loopback(monkeypatch):
+    monkeypatch.setenv("USAGE_DATA_OPT_OUT", "True")
     # the client's retries, without the 15 seconds between them
     monkeypatch.setattr(PostForcelistRetry, "sleep", lambda self, response=None: None)
     with LoopbackService() as service:

@@ -16,12 +16,16 @@ In a process of its own, which outlives a client that is killed; the client conn
         subprocess.run([...], env={**os.environ, **loopback.environment})
         print(loopback.jobs)                                  # the same methods as above, see `control.Controls`
 
+To kill a client at a known point, hold it there: ``fault = loopback.fail("stall_after", "submit", skip=3, seconds=60)``,
+wait until ``loopback.fired(fault)``, and send SIGKILL. (The job was taken; with "stall" it would not.)
+
 What there is to know
 
 - Kinds of faults, their options and the operations they hit: see `faults`. Settings (timing, limits, plan, engine):
   `records.Settings`, given to the constructor or changed with ``configure(...)``. Records of jobs and sessions: `records`.
 - A job's noise comes from its tags, or from what it asks for if it has none: the same request gives the same bits in any
-  job, session, process and at any time. ``seed=`` makes other noise of all.
+  job, session, process and at any time. ``noise_pattern=`` chooses the part of the tags that counts, such as a key without
+  the run's name, or (None) the content alone; ``seed=`` makes other noise of all.
 - ``JobRecord.digest`` is equal for equal requests, so "nothing ran twice" can be asserted without tags too.
 - Nothing runs in the background. With no queue and no run time a job is done before its submission is answered; with
   ``queue_seconds`` or ``run_seconds`` it advances when somebody asks. ``skip(seconds)`` turns the clock forward.
@@ -31,6 +35,8 @@ What there is to know
 - ``LoopbackService("FakeTorino", qubits=None)`` serves all 133 qubits; circuits that entangle at most ten are fine.
 - Billing is IBM's formula: 2 s per job + (rep delay + circuit duration) × executions, in ``metrics()["usage"]`` and in
   ``usage()`` of the instance. Jobs that failed or were cancelled cost nothing here.
+- In a test that uses ``loopback.service()`` set the variable USAGE_DATA_OPT_OUT=True (it is in ``environment``): under
+  pytest the client is five times as fast with it.
 - Contents of jobs are dropped when they have run; results are kept compressed.
 - The API key is `API_KEY`; ``saw_token(text)`` finds it, and the access token made from it, in a log or a file.
 

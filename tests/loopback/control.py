@@ -96,6 +96,8 @@ class Controls(ABC):
             "GLOBAL_SEARCH_URL": self.url,
             "GLOBAL_CATALOG_URL": self.url,
             "NO_PROXY": "127.0.0.1",
+            # otherwise the client reads the source of every frame of the stack for each request: slow under pytest
+            "USAGE_DATA_OPT_OUT": "True",
         }
 
     def service(self) -> Any:

@@ -1,14 +1,16 @@
 """Decodes what the client posts as a job with the client's own schemas, executes it, and encodes the result the same way.
 
-The noise of a job comes from its tags (from its content, if it has none), so a request gives the same bits whenever and in
-whichever job it runs.
+The noise of a job comes from its tags, or from its content, so a request gives the same bits whenever and in whichever job
+it runs.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +58,9 @@ def _content_of_program(params: dict[str, Any]) -> list[Any]:
     from qiskit_ibm_runtime.quantum_program.converters.converters_2_0 import quantum_program_from_2_0
 
     program, _ = quantum_program_from_2_0(ParamsModel.model_validate(params))
-    content: list[Any] = [program.shots, params["options"], params["quantum_program"].get("passthrough_data")]
+    described = copy.deepcopy(params["quantum_program"].get("passthrough_data")) or {}
+    described.get("post_processor", {}).get("options", {}).pop("environment", None)  # it names the tags
+    content: list[Any] = [program.shots, params["options"], described]
     for item in program.items:
         arguments: list[Any] = []
         if hasattr(item, "samplex"):
@@ -87,9 +91,10 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | list | dict | None) else str(value)
 
 
-def seed_of(tags: Sequence[str], content: str) -> int:
-    """Of a job's noise."""
-    text = "\n".join(sorted(tags)) if tags else content
+def seed_of(tags: Sequence[str], content: str, pattern: str | None) -> int:
+    """Of a job's noise: from what `pattern` finds in its tags, or from its content if that is nothing or `pattern` None."""
+    found = [] if pattern is None else [part for tag in sorted(tags) for part in re.findall(pattern, tag)]
+    text = "\n".join(found) if found else content
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 

@@ -85,6 +85,8 @@ class Settings:
 
     Attributes:
         engine: "noisy", "ideal" or "random", see `execution.ENGINES`.
+        noise_pattern: regular expression; what it finds in a job's tags decides about its noise. None, or nothing found:
+            what the job asks for decides. The default takes the whole tags, ":([0-9a-f]+)$" the end of "run:key" alone.
         queue_seconds: from submission to the start of a job, at least.
         run_seconds: from start to end of a job; there is one QPU.
         overhead_seconds: billed per job besides its executions.
@@ -95,6 +97,8 @@ class Settings:
         foreign_jobs: of other people, in the queue before ours; only shown.
         usage_limit_seconds: of the instance; None: no limit. Beyond it jobs stay in the queue and sessions are closed.
         usage_consumed_seconds: before the first job.
+        queue_shown: ``metrics()`` of a queued job tells its place and its estimated start, as older versions of the real
+            service did.
         repeats_are_safe: a POST repeated by the client after a `status_after` fault is not done twice.
         session_seconds: limit of a session that names none.
         interactive_seconds: idle time after which a session becomes inactive.
@@ -102,6 +106,7 @@ class Settings:
     """
 
     engine: str = "noisy"
+    noise_pattern: str | None = ".+"
     queue_seconds: float = 0.0
     run_seconds: float = 0.0
     overhead_seconds: float = 2.0
@@ -112,6 +117,7 @@ class Settings:
     foreign_jobs: int = 0
     usage_limit_seconds: float | None = None
     usage_consumed_seconds: float = 0.0
+    queue_shown: bool = True
     repeats_are_safe: bool = True
     session_seconds: float = 8 * 3600.0
     interactive_seconds: float = 60.0

@@ -266,7 +266,7 @@ class Service:
             "executions": job.executions,
             "num_circuits": job.circuits,
         }
-        if job.status == "Queued":
+        if job.status == "Queued" and self.store.settings.queue_shown:
             start = self.store.start_of(job)
             answer["position_in_queue"] = self.store.position_of(job)
             answer["estimated_start_time"] = _stamp(start)

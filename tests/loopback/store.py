@@ -156,7 +156,11 @@ class Store:
             return
         try:
             outcome = execute(
-                job.program, params, self.device, self.settings.engine, seed_of(job.tags, job.digest) ^ self._seed
+                job.program,
+                params,
+                self.device,
+                self.settings.engine,
+                seed_of(job.tags, job.digest, self.settings.noise_pattern) ^ self._seed,
             )
         except Exception as error:
             self._end(job, "Failed", 3211, f"{MESSAGES[3211]} {error}", end)
