@@ -134,6 +134,7 @@ def test_errors_while_waiting_are_not_wrapped_by_the_client(loopback, backend):
         ("status", {"operation": "job", "status": 429}, RequestsApiError, "429"),
         ("delete_job", {}, RequestsApiError, "404"),
         ("garbage", {"operation": "job"}, JSONDecodeError, "Expecting value"),
+        ("cut", {"operation": "results"}, RequestsApiError, "IncompleteRead"),
         ("garbage", {"operation": "submit"}, JSONDecodeError, "Expecting value"),
     ):
         loopback.fail(kind, **options)

@@ -17,6 +17,7 @@ duplicate          done twice (a job is submitted twice), answered once
 listed_twice       GET /jobs names each job twice
 expire_session     the session of the job posted is closed by the service first
 delete_job         the job asked for is gone (404)
+cut                the connection is cut in the middle of the answer
 torn               half of the answer's text, with a length that fits
 garbage            text that is no JSON
 job                hits a job when it is about to run; nothing is executed or billed
@@ -49,7 +50,7 @@ OPERATIONS = (
 )  # fmt: skip
 REQUEST_KINDS = (
     "drop_before", "drop_after", "status", "status_after", "stall", "stall_after", "duplicate", "listed_twice",
-    "expire_session", "delete_job", "torn", "garbage",
+    "expire_session", "delete_job", "cut", "torn", "garbage",
 )  # fmt: skip
 JOB_KINDS = ("job_failed", "job_cancelled", "ran_too_long", "expire_queued")
 RESULT_KINDS = ("wrong_shape", "wrong_size", "inconsistent", "nan", "other_job")

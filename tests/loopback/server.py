@@ -112,7 +112,10 @@ class _Call:
 
 
 class _Drop(Exception):
-    """Cut the connection without an answer."""
+    """Cut the connection without an answer, or in the middle of it."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -130,8 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             status, answer = self._answer(body)
-        except _Drop:
+        except _Drop as drop:
             self.close_connection = True
+            if drop.answer is not None:
+                self._send(*drop.answer, part=0.5)
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -215,18 +220,20 @@ class _Handler(BaseHTTPRequestHandler):
             text = json.dumps({**content, "count": 2 * content["count"]})
         if "torn" in struck:
             text = text[: len(text) // 2]
+        if "cut" in struck:
+            raise _Drop((status, text))
         if "garbage" in struck:
             text = "<html>upstream said something else</html>"
         return status, text
 
-    def _send(self, status: int, text: str) -> None:
+    def _send(self, status: int, text: str, part: float = 1.0) -> None:
         content = b"" if status == 204 else text.encode()
         self.send_response_only(status)
         self.send_header("Content-Type", "application/json")
         if status != 204:
             self.send_header("Content-Length", str(len(content)))
         # headers and content in one packet: two would wait for each other
-        self._headers_buffer.append(b"\r\n" + content)  # type: ignore[attr-defined]
+        self._headers_buffer.append(b"\r\n" + content[: int(len(content) * part)])  # type: ignore[attr-defined]
         with contextlib.suppress(OSError):
             self.flush_headers()
 
