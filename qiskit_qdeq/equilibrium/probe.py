@@ -86,7 +86,8 @@ def solve_with_probe(problem: Any, solver: Probe, state: Array, solve: Any) -> S
     noise = within_noise(residuals, errors, solver.confidence)
     if solver.corrections:
         state = state + step
-        problem.correct(point, state)
+    # what was measured serves the readout, here or a step further
+    problem.correct(point, state)
     norms = np.linalg.norm(residuals, axis=1)
     scale = np.linalg.norm(point.values, axis=1)
     small = np.linalg.norm(step, axis=1) <= _LARGEST_STEP
