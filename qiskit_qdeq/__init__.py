@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qiskit_qdeq.model import QDEQModel
     from qiskit_qdeq.presets import model_config
     from qiskit_qdeq.training.config import TrainingConfig
+    from qiskit_qdeq.training.cost_estimate import estimate_cost
     from qiskit_qdeq.training.trainer import Trainer
 
 # Resolved on first use: importing the package must not cost what one part of it needs (scikit-learn, numba).
@@ -38,6 +39,7 @@ _HOMES = {
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
     "contraction": "equilibrium",
+    "estimate_cost": "training.cost_estimate",
     "executed": "execution.running",
     "model_config": "presets",
     "solve": "equilibrium",
@@ -57,6 +59,7 @@ __all__ = [
     "TrainingConfig",
     "__version__",
     "contraction",
+    "estimate_cost",
     "executed",
     "model_config",
     "solve",

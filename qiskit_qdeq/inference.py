@@ -90,6 +90,12 @@ def predict(
         return _predict(model, parameters, inputs, solver, layers, on_failure)
 
 
+def block_size(model: QDEQModel) -> int:
+    """Samples that `predict` evaluates together, which decides its jobs."""
+    bytes_per_sample = 16 * 2**model.template.num_qubits * (1 + model.num_states)
+    return max(1, min(BATCH, _COLUMN_BYTES // bytes_per_sample))
+
+
 def _predict(
     model: QDEQModel, parameters: Array, inputs: Array, solver: Solver | None, layers: int, on_failure: str
 ) -> Prediction:
@@ -97,7 +103,7 @@ def _predict(
     bound = model.evaluator.bind(weights)
     parts: list[tuple[Array, Solution]] = []
     cost = Cost()
-    size = max(1, min(BATCH, _COLUMN_BYTES // (16 * 2**model.template.num_qubits * (1 + model.num_states))))
+    size = block_size(model)
     for first in range(0, len(inputs), size):
         problem = bound.map(inputs[first : first + size])
         if solver is None:

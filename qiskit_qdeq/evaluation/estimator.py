@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate
+from qiskit_qdeq.circuits import CircuitTemplate
 from qiskit_qdeq.evaluation.estimator_point import EstimatorPoint, Observed, floored_errors
 from qiskit_qdeq.evaluation.gate_angles import GateTemplate
-from qiskit_qdeq.evaluation.probe import Measured, PredictedPoint, ProbedMap, probes
+from qiskit_qdeq.evaluation.probe import Measured, PredictedPoint, ProbedMap, probes, refuse_other_encoders
 from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, Part
-from qiskit_qdeq.evaluation.sampling import Sampling
+from qiskit_qdeq.evaluation.sampling import Sampling, progress_of
 from qiskit_qdeq.evaluation.weight_gradient import Plan, gradient_plan
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.execution.account import Account
@@ -109,7 +109,7 @@ class EstimatorEvaluator:
 
     def start_step(self, step: int, total: int, part: Part = Part.TRAINING) -> None:
         """Move precision schedules and random choices to a part of a run, so that a resumed run repeats them."""
-        self.progress = min(1.0, step / max(1, total - 1))
+        self.progress = progress_of(step, total)
         self.rng = np.random.default_rng([self.seed, step])
         restart = getattr(self.estimator, "restart", None)
         if restart is not None:
@@ -226,11 +226,7 @@ class EstimatorMap:
         Raises:
             InputError: for another encoder.
         """
-        if not isinstance(self.evaluator.template.encoder, AmplitudeEncoder):
-            raise InputError(
-                "solver 'probe' needs amplitude encoding, under which the map is a ratio of quadratics; use 'broyden', "
-                f"got {self.evaluator.template.encoder!r}"
-            )
+        refuse_other_encoders(self.evaluator.template.encoder)
         if self.probed is None:
             measured = self.evaluator.ahead
             if measured is None or not np.array_equal(measured.inputs, self.inputs):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
 from qiskit_qdeq.exceptions import InputError
@@ -77,6 +78,15 @@ class Measured:
     def arrays(self) -> dict[str, Array]:
         """For a checkpoint."""
         return {"inputs": self.inputs, "samples": self.samples, "shared": self.shared}
+
+
+def refuse_other_encoders(encoder: Any) -> None:
+    """Raise InputError unless the map of circuits with this encoder can be probed."""
+    if not isinstance(encoder, AmplitudeEncoder):
+        raise InputError(
+            "solver 'probe' needs amplitude encoding, under which the map is a ratio of quadratics; use 'broyden', "
+            f"got {encoder!r}"
+        )
 
 
 class ProbedMap:

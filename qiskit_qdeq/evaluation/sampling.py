@@ -78,6 +78,11 @@ class Sampling:
         return start * self.growth ** (-0.5 * progress)
 
 
+def progress_of(step: int, total: int) -> float:
+    """The share of a run of `total` steps at which it takes this one: 0 at the first, 1 at the last."""
+    return min(1.0, step / max(1, total - 1))
+
+
 def _check_amount(name: str, amount: float | None) -> None:
     if amount is None:
         return

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: What a parametrized gate takes in a payload, generously.
-_BYTES_PER_GATE = 100
-
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -88,7 +85,7 @@ class Plan:
                 rows=len(request.values),
                 executions=sampling.shots * sampling.repetitions * group.bases,
                 row_bytes=len(runner._columns) * 8 * 4 // 3,  # float64 in base64
-                pub_bytes=runner.circuit.size() * _BYTES_PER_GATE,
+                pub_bytes=runner._pub_bytes,
                 lane=None if mixed else request.precision,
             )
             for request, sampling, group in zip(requests, self._samplings, self._groups, strict=True)

@@ -32,6 +32,9 @@ from qiskit_qdeq.execution.timing import timing_of
 
 __all__ = ["CircuitRunner", "Measurement", "Request"]
 
+#: What a parametrized gate takes in a payload, generously.
+_BYTES_PER_GATE = 100
+
 
 class CircuitRunner:
     """Estimates observables of one parametrized circuit with any V2 estimator.
@@ -94,6 +97,8 @@ class CircuitRunner:
         self.account = account or Account()
         #: Of the question, which stays when the device is calibrated anew and the circuit transpiled another way.
         self.digest = circuit_digest(circuit, distinct)
+        # counting the gates takes longer than planning a job
+        self._pub_bytes = self.circuit.size() * _BYTES_PER_GATE
         #: How long one execution keeps the backend busy; None where that has no meaning.
         self.timing = timing_of(backend, self.circuit, **primitives.repetition_options(estimator))
         # A parameter that no longer influences anything is gone from the transpiled circuit: its column is not sent.

@@ -243,6 +243,9 @@ class TrainArguments(DataArguments, ExecutionArguments):
     overwrite: bool = option(False, "delete an earlier run in --output first")
     checkpoint_every: int = option(0, "steps between checkpoints, 0: at ends of epochs, one per second", type=int)
     no_plots: bool = option(False, "draw no figures")
+    dry_run: bool = option(
+        False, "say what the run, or what is left of it, would cost, and end: nothing is executed or written"
+    )
     quiet: bool = option(False, "no progress bar, no summary")
 
 
@@ -261,4 +264,5 @@ class EvaluateArguments(ExecutionArguments):
     solver: str | None = option(None, "another forward solver than in training")
     tol: float | None = option(None, "another tolerance", type=float)
     json: str | None = option(None, "write the metrics to this file")
+    dry_run: bool = option(False, "say what it would cost, and end: nothing is executed or written")
     quiet: bool = option(False, "print nothing but errors")

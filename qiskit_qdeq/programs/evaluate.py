@@ -19,10 +19,11 @@ from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser, with_execution_mode
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
 from qiskit_qdeq.programs.recipes import measured_solver
-from qiskit_qdeq.programs.running import is_service, running
+from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.train import write_json
 from qiskit_qdeq.training.checkpoint import load_checkpoint
+from qiskit_qdeq.training.cost_estimate import CostEstimate
 
 
 def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print) -> dict[str, Any]:
@@ -31,6 +32,9 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     Args:
         arguments: fields of `EvaluateArguments`.
         publish: is given each line of the summary.
+
+    Returns:
+        What `--json` writes; with `dry_run` what `CostEstimate.as_dict` holds, and nothing is executed or written.
 
     Raises:
         CheckpointError: for a damaged or foreign checkpoint.
@@ -56,6 +60,8 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     )
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
+    if options.dry_run:
+        return _dry_run(options, model, len(inputs), chosen, layers, publish)
     # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
     folder = path if path.is_dir() else path.parent
     journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options) else None
@@ -90,6 +96,22 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
             + (f"; {found.cost.circuits:,} circuits in {found.cost.jobs:,} jobs" if found.cost.circuits else "")
         )
     return metrics
+
+
+def _dry_run(
+    options: EvaluateArguments,
+    model: QDEQModel,
+    samples: int,
+    solver: Solver | None,
+    layers: int,
+    publish: Callable[[str], None],
+) -> dict[str, Any]:
+    """What the evaluation would cost."""
+    with described(model, options, options.seed) as measured:
+        found = CostEstimate.of_evaluation(measured, samples, solver, layers=layers)
+    if not options.quiet:
+        publish(str(found))
+    return found.as_dict()
 
 
 def command(words: Sequence[str] | None = None) -> int:

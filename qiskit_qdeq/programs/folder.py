@@ -31,6 +31,17 @@ def earlier_run(options: TrainArguments) -> Iterator[Path]:
     Raises:
         InputError: if there is no run in it, or another process writes it.
     """
+    folder = earlier_folder(options)
+    with _locked(folder):
+        yield folder
+
+
+def earlier_folder(options: TrainArguments) -> Path:
+    """The folder of the run to resume, to be read only.
+
+    Raises:
+        InputError: if there is no run in it.
+    """
     if options.overwrite:
         raise InputError("--resume continues the run in --output and --overwrite deletes it: give one of them")
     if options.output is None:
@@ -38,8 +49,7 @@ def earlier_run(options: TrainArguments) -> Iterator[Path]:
     folder = Path(options.output)
     if not has_checkpoint(folder / CHECKPOINT):
         raise InputError(f"--output {folder} holds no run to resume (no {CHECKPOINT})")
-    with _locked(folder):
-        yield folder
+    return folder
 
 
 @contextlib.contextmanager

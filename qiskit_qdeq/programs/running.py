@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from contextlib import AbstractContextManager
 from typing import Any
@@ -52,6 +53,18 @@ def is_service(options: ExecutionArguments) -> bool:
     return options.backend.startswith("ibm:")
 
 
+def described(model: QDEQModel, options: ExecutionArguments, seed: int) -> AbstractContextManager[QDEQModel]:
+    """`running` for a dry run: the backend is asked what it is, and no batch or session is opened.
+
+    Raises:
+        InputError: see `running`.
+    """
+    if options.backend != "exact":
+        execution_of(options, seed)  # refuses what does not go together before it is taken apart
+        options = dataclasses.replace(options, execution_mode=None, max_time=None)
+    return running(model, options, seed)
+
+
 def refuse_without_circuits(options: ExecutionArguments) -> None:
     """Refuse options about circuits where none run.
 
@@ -59,6 +72,7 @@ def refuse_without_circuits(options: ExecutionArguments) -> None:
         InputError: naming them.
     """
     names = [name for name in (*_OF_EXECUTION, *_OF_SAMPLING) if getattr(options, name, None) is not None]
+    names += ["dry_run"] if getattr(options, "dry_run", False) else []
     if names:
         shown = ", ".join(f"--{name.replace('_', '-')}" for name in names)
         raise InputError(

@@ -25,14 +25,24 @@ from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, parser, with_execution_mode
-from qiskit_qdeq.programs.folder import CHECKPOINT, JOURNAL, METRICS, earlier_run, new_run, remove_results, remove_run
+from qiskit_qdeq.programs.folder import (
+    CHECKPOINT,
+    JOURNAL,
+    METRICS,
+    earlier_folder,
+    earlier_run,
+    new_run,
+    remove_results,
+    remove_run,
+)
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
-from qiskit_qdeq.programs.running import is_service, running
+from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.training.callbacks import TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, has_checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.cost_estimate import estimate_cost
 from qiskit_qdeq.training.identity import circuit_digest
 from qiskit_qdeq.training.progress import ProgressBar
 from qiskit_qdeq.training.state import SPENT, versions
@@ -48,7 +58,8 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
 
     Returns:
         What metrics.json holds: test_accuracy, test_loss, test_residual, ms_per_step, num_weights, depth,
-        two_qubit_gates, circuits, shots, the configuration, seeds and versions.
+        two_qubit_gates, circuits, shots, the configuration, seeds and versions. With `dry_run` what
+        `CostEstimate.as_dict` holds; nothing is executed or written then.
 
     Raises:
         InputError: for arguments or data that cannot be used.
@@ -60,7 +71,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
     with ExitStack() as stack:
         earlier = None
         if options.resume:
-            folder = stack.enter_context(earlier_run(options))
+            folder = earlier_folder(options) if options.dry_run else stack.enter_context(earlier_run(options))
             earlier = load_latest(folder / CHECKPOINT)
             options = _continued(options, values, earlier)
         refuse_ineffective(options)
@@ -73,6 +84,8 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         )
         model_config, config = model_of(options, split), training_of(options, split)
         model = model_config.build()
+        if options.dry_run:
+            return _dry_run(options, split, model, config, earlier, publish)
         if not options.resume:
             folder = stack.enter_context(new_run(options))
         bar = stack.enter_context(ProgressBar(not options.quiet))
@@ -149,6 +162,32 @@ def _journal(options: TrainArguments, folder: Path, earlier: Checkpoint | None) 
     return Journal(path, run=name if isinstance(name, str) else None)
 
 
+def _dry_run(
+    options: TrainArguments,
+    split: DataSplit,
+    model: QDEQModel,
+    config: TrainingConfig,
+    earlier: Checkpoint | None,
+    publish: Callable[[str], None],
+) -> dict[str, Any]:
+    """What the run would cost, or what is left of the earlier one."""
+    with described(model, options, options.seed) as measured:
+        parts = split.x_train, split.y_train, split.x_valid, split.y_valid
+        trainer = Trainer(measured, config, *parts, initial_parameters=_initial(options, model))
+        if earlier is not None:
+            trainer.resume(earlier)
+        valid, test = len(split.x_valid), len(split.x_test)
+        first = trainer.total_steps if trainer.finished else trainer.state.step
+        # epochs of the equilibrium are validated, and the best one's figures are not measured again at the end
+        validated = config.mode == "direct" or config.warmup_steps < trainer.total_steps
+        found = estimate_cost(
+            measured, config, len(split.x_train), valid, test if validated else (valid, test), first_step=first
+        )
+    if not options.quiet:
+        publish(str(found))
+    return found.as_dict()
+
+
 def _initial(options: TrainArguments, model: QDEQModel) -> Any:
     """The parameters to start from, None for random ones."""
     if options.init_from is None:
@@ -203,7 +242,7 @@ def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Chec
     stored = notes.get("arguments") if isinstance(notes, dict) else None
     if not isinstance(stored, dict):
         raise CheckpointError(f"Checkpoint '{earlier.path}' is not of a run of this program: resume it where it began")
-    about_this_call = {"output", "resume", "overwrite", "quiet", "no_plots", "checkpoint_every"}
+    about_this_call = {"output", "resume", "overwrite", "quiet", "no_plots", "checkpoint_every", "dry_run"}
     kept = {
         item.name: stored[item.name]
         for item in dataclasses.fields(TrainArguments)
