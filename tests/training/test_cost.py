@@ -52,11 +52,12 @@ SHIFT, RANDOM, SPSA = (
     "config",
     [
         TrainingConfig(solver=solver("probe")),
+        TrainingConfig(solver=solver("probe", corrections=0), start="direct", layers=2),
         TrainingConfig(solver=solver("probe", corrections=3), backward=Backward("jfb")),
         TrainingConfig(mode="direct"),
         TrainingConfig(mode="direct", layers=3),
     ],
-    ids=["probe", "probe-3", "direct-1", "direct-3"],
+    ids=["probe", "probe-0", "probe-3", "direct-1", "direct-3"],
 )
 def test_what_is_predicted_is_what_it_costs(config, sampling):
     with executed(amplitude(), Execution("aer", seed=0), sampling=sampling) as measured:
