@@ -286,8 +286,9 @@ class EstimatorMap:
         try:
             expected = self._cotangent(self.foresee(PredictedPoint(self.probed, state, self.evaluator.readouts)))
         except ConvergenceError:
-            return None
-        return expected if np.isfinite(expected).all() else None
+            expected = np.full((self.batch, self.evaluator.num_observables), np.nan)
+        # of what cannot be foreseen all samples are alike
+        return np.where(np.isfinite(expected).all(axis=1, keepdims=True), expected, 1.0)
 
     def plan(self, base: Array, cotangent: Array | None) -> Plan:
         """Which rows of angles give the weight gradient at `base`."""

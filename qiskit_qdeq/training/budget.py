@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from qiskit_qdeq.equilibrium.probe import Probe
 from qiskit_qdeq.model import QDEQModel
@@ -23,4 +23,7 @@ def require_affordable(model: QDEQModel, config: TrainingConfig, samples: int, *
     # imported here: exact training does not load the primitives
     from qiskit_qdeq.training.cost import predicted_step
 
-    reserve(lambda: predicted_step(model, replace(config, mode="direct") if direct else config, samples))
+    evaluator: Any = model.evaluator
+    upcoming = 0 if evaluator.upcoming is None else len(evaluator.upcoming)
+    probed = evaluator.ahead is not None and getattr(config.solver, "ahead", False)
+    reserve(lambda: predicted_step(model, config, samples, direct=direct, probed=probed, upcoming=upcoming))

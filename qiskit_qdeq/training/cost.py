@@ -32,6 +32,8 @@ def predicted_step(
     *,
     direct: bool | None = None,
     progress: float | None = None,
+    probed: bool = False,
+    upcoming: int = 0,
 ) -> Cost:
     """Circuits, shots, jobs, PUBs and QPU seconds of one training step of `batch` samples.
 
@@ -43,6 +45,8 @@ def predicted_step(
         direct: whether the step takes explicit layers, as those of a warm-up do; default: what `config.mode` says.
         progress: share of the run that is over, on which shots may depend (`Sampling.growth`); default: where the model's
             evaluator is.
+        probed: whether the step before has probed this minibatch, as `Probe(ahead=True)` does.
+        upcoming: samples of the next minibatch, if this step probes them.
 
     Raises:
         InputError: for a solver whose requests depend on what it finds (`scipy:*`), for what the run itself would refuse
@@ -68,7 +72,8 @@ def predicted_step(
             "backend for it, or regularization 'none'"
         )
     start = config.layers if config.start == "direct" else 0
-    return plan.layers(start) + plan.solve(config.solver, solver_steps) + plan.differentiate(config.solver)
+    solving = plan.solve(config.solver, solver_steps, probed=probed)
+    return plan.layers(start) + solving + plan.differentiate(config.solver, upcoming)
 
 
 def predicted_evaluation(
@@ -135,12 +140,12 @@ class _Plan:
         """Values of the whole batch, `count` times one after the other."""
         return count * self.job(forward=self._batch)
 
-    def solve(self, solver: Solver, steps: int | None) -> Cost:
+    def solve(self, solver: Solver, steps: int | None, *, probed: bool = False) -> Cost:
         """The forward solve, for `probe` without the measurement at its solution."""
         batch, size = self._batch, self._evaluator.injection.shape[1]
         if isinstance(solver, Probe):
             refuse_other_encoders(self._evaluator.template.encoder)
-            probing = self.job(forward=batch * (size + 1), forward2=size * (size + 1) // 2)
+            probing = Cost() if probed else self.job(forward=batch * (size + 1), forward2=size * (size + 1) // 2)
             return probing + self.layers(max(0, solver.corrections - 1))
         if solver.name == "scipy":
             raise InputError("the cost of solver 'scipy:...' depends on what it finds and cannot be predicted")
@@ -166,15 +171,25 @@ class _Plan:
         """Values and encoder shifts at `points` points per sample, in one job."""
         return self.job(forward=points * self._batch, jacobian=points * self._encoder_shifts)
 
-    def differentiate(self, solver: Solver) -> Cost:
-        """The readout at the solution and both gradients: one job, and one more for sampled weight shifts."""
+    def differentiate(self, solver: Solver, upcoming: int = 0) -> Cost:
+        """The readout at the solution, both gradients and probes of the next minibatch: one job.
+
+        One more for sampled weight shifts, unless a probed map foresees what they are to be weighted with.
+        """
         sampling = self._evaluator.sampling
         rows: dict[str, Any] = {"forward": self._batch}
         if not isinstance(solver, Probe):
             rows["jacobian"] = self._encoder_shifts
-        if sampling.gradient_method == "shift":
-            return self.job(**rows, gradient=self._weight_shifts)
-        return self.job(**rows) + self.job(gradient=self._batch * sampling.gradient_circuits)
+        shifts = self._weight_shifts
+        if sampling.gradient_method != "shift":
+            shifts = self._batch * sampling.gradient_circuits
+            if not isinstance(solver, Probe):
+                return self.job(**rows) + self.job(gradient=shifts)
+        rows["gradient"] = shifts
+        if upcoming:
+            size = self._evaluator.injection.shape[1]
+            rows |= {"forward2": upcoming * (size + 1), "forward22": size * (size + 1) // 2}
+        return self.job(**rows)
 
     def direct(self, layers: int) -> Cost:
         """Explicit layers: values and weight shifts of each in one job, then the Jacobians of all but the first."""

@@ -165,7 +165,7 @@ def estimate_cost(
     batch = min(config.batch_size, train_samples)
     per_epoch = math.ceil(train_samples / batch)
     total = per_epoch * config.epochs
-    steps = _Steps(model, config, total, solver_steps)
+    steps = _Steps(model, config, total, solver_steps, (batch, train_samples - (per_epoch - 1) * batch, per_epoch))
     epochs, validations = [], []
     for end in range(per_epoch, total + 1, per_epoch):
         if end > first_step:
@@ -173,8 +173,7 @@ def estimate_cost(
             epochs.append(steps.cost(whole, batch) + steps.cost([end - 1], train_samples - (per_epoch - 1) * batch))
             validations.append(steps.evaluation(end - 1, valid_samples))
     left = max(0, total - first_step)
-    # a model that takes no step is evaluated with the shots of a run's beginning
-    last = total - 1 if left else 0
+    last = total - 1
     return CostEstimate(
         left,
         batch,
@@ -191,7 +190,16 @@ def estimate_cost(
 class _Steps:
     """The costs of the steps of a run; those that ask for the same are predicted once."""
 
-    def __init__(self, model: QDEQModel, config: TrainingConfig, total: int, solver_steps: int | None) -> None:
+    def __init__(
+        self,
+        model: QDEQModel,
+        config: TrainingConfig,
+        total: int,
+        solver_steps: int | None,
+        batches: tuple[int, int, int],
+    ) -> None:
+        #: Samples of a step, of an epoch's last step, and steps of an epoch.
+        self._batch, self._last_batch, self._per_epoch = batches
         self._model, self._config, self._total, self._solver_steps = model, config, total, solver_steps
         evaluator = model.evaluator
         self._sampling = evaluator.sampling if isinstance(evaluator, EstimatorEvaluator) else Sampling()
@@ -202,7 +210,8 @@ class _Steps:
         # one step stands for all that ask for the same
         alike: dict[tuple[Any, ...], list[int]] = {}
         for step in steps:
-            found = alike.setdefault(("step", batch, self._is_direct(step), self._shots(step)), [step, 0])
+            key = ("step", batch, self._is_direct(step), self._shots(step), *self._ahead(step).values())
+            found = alike.setdefault(key, [step, 0])
             found[1] += 1
         total = Cost()
         for key, (step, count) in alike.items():
@@ -214,6 +223,7 @@ class _Steps:
                     self._solver_steps,
                     direct=self._is_direct(step),
                     progress=progress_of(step, self._total),
+                    **self._ahead(step),
                 )
             total += count * self._known[key]
         return total
@@ -233,6 +243,16 @@ class _Steps:
                 progress=progress_of(step, self._total),
             )
         return self._known[key]
+
+    def _ahead(self, step: int) -> dict[str, Any]:
+        """Whether the step before has probed this step's samples, and how many this one probes for the next."""
+        first, config = self._config.warmup_steps, self._config
+        if config.mode == "direct" or step < first or not getattr(config.solver, "ahead", False):
+            return {"probed": False, "upcoming": 0}
+        following = step + 1
+        is_last = following % self._per_epoch == self._per_epoch - 1
+        size = self._last_batch if is_last else self._batch
+        return {"probed": step > first, "upcoming": size if following < self._total else 0}
 
     def _is_direct(self, step: int) -> bool:
         return self._config.mode == "direct" or step < self._config.warmup_steps

@@ -297,21 +297,14 @@ class Trainer:
         """Training samples of a step."""
         return self._minibatches.rows(step)
 
-    def _upcoming(self) -> Array | None:
-        """Inputs of the next step, where its minibatch is to be probed ahead."""
-        following = self.state.step + 1
-        ahead = getattr(self.config.solver, "ahead", False) and self.config.mode == "implicit"
-        if not ahead or following >= self.total_steps or following < self.config.warmup_steps:
-            return None
-        return self.inputs[self.rows(following)]
-
     def _step(self) -> None:
         state, config = self.state, self.config
         self.model.evaluator.start_step(state.step, self.total_steps)
         rows = self.rows(state.step)
         warm = config.start == "warm"
         direct = config.mode == "direct" or state.step < config.warmup_steps
-        self.model.evaluator.upcoming = self._upcoming()
+        ahead = not direct and getattr(config.solver, "ahead", False) and state.step + 1 < self.total_steps
+        self.model.evaluator.upcoming = self.inputs[self.rows(state.step + 1)] if ahead else None
         with self._measuring():
             require_affordable(self.model, config, len(rows), direct=direct)
             result = training_step(
@@ -370,7 +363,7 @@ class Trainer:
         if self.validation is not None:
             direct = self.config.mode == "direct" or state.step <= self.config.warmup_steps
             solver = None if direct else self.config.solver
-            self.model.evaluator.start_step(state.step, self.total_steps, Part.VALIDATION)
+            self.model.evaluator.start_step(state.step - 1, self.total_steps, Part.VALIDATION)
             with self._measuring():
                 metrics = evaluate(self.model, state.parameters, *self.validation, solver, layers=self.config.layers)
             record |= {
