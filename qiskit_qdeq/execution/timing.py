@@ -44,7 +44,7 @@ class Timing:
 
         The longest chain of two-qubit gates is taken f times as long, one-qubit gates are not repeated. This bounds the
         length of the folded circuit from above. The one-qubit gates of twirling and of measurement bases are left out: they
-        join those of the circuit, and the two or three pulses more are below a hundredth of the repetition delay.
+        join those of the circuit, and the pulses they add are below a hundredth of the usual repetition delay.
         """
         return self.repetition_seconds + (noise_factor - 1) * self.folding_seconds
 
