@@ -91,7 +91,7 @@ def test_a_whole_run_costs_what_was_predicted(name, mode):
     assert (predicted.total.qpu_seconds > 0) == (name != "aer")
 
 
-@settings(deadline=None, derandomize=True, max_examples=10)
+@settings(deadline=None, derandomize=True, max_examples=14)
 @given(
     sizes=st.tuples(st.integers(1, 5), st.integers(1, 2), st.integers(1, 2)),
     batch_size=st.integers(1, 4),
@@ -99,14 +99,15 @@ def test_a_whole_run_costs_what_was_predicted(name, mode):
     warmup=st.integers(0, 5),
     start=st.sampled_from(["zeros", "warm", "direct"]),
     corrections=st.integers(0, 2),
+    ahead=st.booleans(),
     growth=st.sampled_from([1.0, 3.7, 0.5]),
     method=st.sampled_from([{}, {"gradient_method": "spsa", "gradient_circuits": 2}]),
 )
 def test_any_probing_run_costs_what_was_predicted(
-    sizes, batch_size, epochs, warmup, start, corrections, growth, method
+    sizes, batch_size, epochs, warmup, start, corrections, ahead, growth, method
 ):
     config = TrainingConfig(
-        solver=solver("probe", corrections=corrections),
+        solver=solver("probe", corrections=corrections, ahead=ahead and corrections > 0),
         epochs=epochs,
         batch_size=batch_size,
         warmup_steps=warmup,
