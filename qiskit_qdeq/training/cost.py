@@ -65,7 +65,7 @@ def predicted_step(
         return Cost()
     plan = _Plan(evaluator, batch, progress)
     if config.mode == "direct" if direct is None else direct:
-        return plan.direct(config.layers, upcoming)
+        return plan.direct(config.layers)
     if config.regularization.active:
         raise InputError(
             f"regularization {config.regularization.kind!r} needs second derivatives, which are not measured: use the exact "
@@ -191,17 +191,11 @@ class _Plan:
             rows |= {"forward2": upcoming * (size + 1), "forward22": size * (size + 1) // 2}
         return self.job(**rows)
 
-    def _ahead(self, upcoming: int) -> dict[str, int]:
-        """The probes of the next minibatch."""
-        size = self._evaluator.injection.shape[1]
-        return {"forward2": upcoming * (size + 1), "forward22": size * (size + 1) // 2} if upcoming else {}
-
-    def direct(self, layers: int, upcoming: int) -> Cost:
+    def direct(self, layers: int) -> Cost:
         """Explicit layers: values and weight shifts of each in one job, then the Jacobians of all but the first."""
         sampling, batch = self._evaluator.sampling, self._batch
         jacobians = (layers - 1) * self.job(jacobian=self._encoder_shifts)
         if sampling.gradient_method == "shift":
-            rows = {"forward": batch, "gradient": self._weight_shifts, **self._ahead(upcoming)}
-            return layers * self.job(**rows) + jacobians
+            return layers * self.job(forward=batch, gradient=self._weight_shifts) + jacobians
         sampled = self.job(**{"gradient" + "2" * layer: batch * sampling.gradient_circuits for layer in range(layers)})
         return self.layers(layers) + jacobians + sampled

@@ -169,18 +169,19 @@ def estimate_cost(
     epochs, validations = [], []
     for end in range(per_epoch, total + 1, per_epoch):
         if end > first_step:
-            epochs.append(steps.cost(range(max(first_step, end - per_epoch), end)))
-            validations.append(steps.evaluation(end, valid_samples))
+            whole = range(max(first_step, end - per_epoch), end - 1)
+            epochs.append(steps.cost(whole, batch) + steps.cost([end - 1], train_samples - (per_epoch - 1) * batch))
+            validations.append(steps.evaluation(end - 1, valid_samples))
     left = max(0, total - first_step)
     last = total - 1
     return CostEstimate(
         left,
         batch,
         steps.cost([first_step] if left else [], batch),
-        steps.cost([total - 1] if left else [], batch),
+        steps.cost([last] if left else [], batch),
         tuple(epochs),
         tuple(validations) if valid_samples else (),
-        sum((steps.evaluation(total, samples, after=True) for samples in parts), Cost()),
+        sum((steps.evaluation(last, samples, after=True) for samples in parts), Cost()),
         (config.mode == "direct" or isinstance(config.solver, Probe)) and not (config.patience and valid_samples),
         None if config.mode == "direct" or isinstance(config.solver, Probe) else solver_steps,
     )
@@ -204,8 +205,8 @@ class _Steps:
         self._sampling = evaluator.sampling if isinstance(evaluator, EstimatorEvaluator) else Sampling()
         self._known: dict[tuple[Any, ...], Cost] = {}
 
-    def cost(self, steps: Sequence[int], batch: int | None = None) -> Cost:
-        """Of training steps, of `batch` samples or those they have."""
+    def cost(self, steps: Sequence[int], batch: int) -> Cost:
+        """Of training steps of `batch` samples each."""
         # one step stands for all that ask for the same
         alike: dict[tuple[Any, ...], list[int]] = {}
         for step in steps:
@@ -215,13 +216,12 @@ class _Steps:
         total = Cost()
         for key, (step, count) in alike.items():
             if key not in self._known:
-                size, direct, probed, upcoming, _ = key
                 self._known[key] = predicted_step(
                     self._model,
                     self._config,
-                    size,
+                    batch,
                     self._solver_steps,
-                    direct=direct,
+                    direct=self._is_direct(step),
                     progress=progress_of(step, self._total),
                     **self._ahead(step),
                 )
@@ -229,9 +229,9 @@ class _Steps:
         return total
 
     def evaluation(self, step: int, samples: int, *, after: bool = False) -> Cost:
-        """Of evaluating samples when `step` steps have been taken; `after` the run, warm-up or not."""
+        """Of evaluating samples when `step` was the last one taken; `after` the run, warm-up or not."""
         config = self._config
-        direct = config.mode == "direct" if after else self._is_direct(step - 1)
+        direct = config.mode == "direct" if after else self._is_direct(step)
         key = ("evaluation", samples, direct, self._shots(step))
         if key not in self._known:
             self._known[key] = predicted_evaluation(
