@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: More repetitions make a payload larger than a job of its own is worth.
+_MOST_REPEATS = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -68,18 +71,19 @@ class Plan:
 
     def __init__(self, runner: CircuitRunner, requests: Sequence[Request]) -> None:
         self._runner = runner
-        self._requests = requests
-        self._groups = [runner._group(request.observables) for request in requests]
         width = len(runner.parameters)
         for index, request in enumerate(requests):
             _check_request(index, request, width)
+        mixed = primitives.mixes_precisions(runner._estimator)
+        self._repeats = [1] * len(requests) if mixed else _repeats(requests)
+        self._requests = requests = _repeated(requests, self._repeats)
+        self._groups = [runner._group(request.observables) for request in requests]
         self._rows = [np.asarray(request.values, dtype=np.float64)[:, runner._columns] for request in requests]
         known: dict[float | None, Sampling] = {}
         for request in requests:
             if request.precision not in known:
                 known[request.precision] = primitives.sampling(runner._estimator, request.precision)
         self._samplings = [known[request.precision] for request in requests]
-        mixed = primitives.mixes_precisions(runner._estimator)
         workloads = [
             Workload(
                 rows=len(request.values),
@@ -151,7 +155,13 @@ class Plan:
             empty = np.zeros((0, len(self._groups[index].places)))
             return Measurement(empty, empty.copy(), np.zeros(0, dtype=np.int64))
         fields = zip(*((part.values, part.std_errors, part.shots) for part in parts), strict=True)
-        return Measurement(*(np.concatenate(field) for field in fields))
+        values, errors, shots = (np.concatenate(field) for field in fields)
+        times = self._repeats[index]
+        if times == 1:
+            return Measurement(values, errors, shots)
+        # rows stand beside their repetitions
+        values, errors = (array.reshape(-1, times, array.shape[1]) for array in (values, errors))
+        return Measurement(values.mean(axis=1), np.sqrt((errors**2).sum(axis=1)) / times, shots[::times] * times)
 
     def cost(self, taken: Sequence[int] | None = None) -> Cost:
         """Of all jobs, with `taken` shots per row and basis of each PUB, or those that are expected."""
@@ -180,6 +190,29 @@ class Plan:
         if timing is not None and shots:
             seconds += timing.job_seconds
         return Cost(circuits, shots, 1, len(pieces), seconds)
+
+
+def _repeats(requests: Sequence[Request]) -> list[int]:
+    """How often the rows of each request are run at the coarsest precision asked for, so that all fit into one job.
+
+    A job costs about as much as 8,000 executions; where the precisions are too far apart, each has a job of its own.
+    """
+    precisions = [request.precision for request in requests]
+    if None in precisions or not requests:
+        return [1] * len(requests)
+    shots = [primitives.shots_for(precision, 1e-12) for precision in precisions if precision is not None]
+    times = [math.ceil(each / min(shots)) for each in shots]
+    return times if max(times) <= _MOST_REPEATS else [1] * len(requests)
+
+
+def _repeated(requests: Sequence[Request], times: Sequence[int]) -> list[Request]:
+    if max(times, default=1) == 1:
+        return list(requests)
+    coarsest = max(request.precision for request in requests if request.precision is not None)
+    return [
+        Request(np.repeat(np.asarray(request.values), count, axis=0), request.observables, coarsest)
+        for request, count in zip(requests, times, strict=True)
+    ]
 
 
 def count_bases(observables: Sequence[SparsePauliOp]) -> int:

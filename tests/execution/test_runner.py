@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
@@ -284,6 +285,26 @@ def test_ibm_jobs_stay_below_ten_million_executions():
         device.predict([Request(draw(1), precision=1e-4)])
     simulated = CircuitRunner(circuit, parameters, OBSERVABLES[:1], aer())
     assert simulated.predict([request, Request(draw(1), precision=1e-4)]).jobs == 1
+
+
+def test_different_precisions_share_a_job_of_ibms_estimator():
+    circuit, parameters = build()
+    runner = CircuitRunner(circuit, parameters, OBSERVABLES[:2], client())
+    requests = [Request(draw(3), precision=1 / 20), Request(draw(5, seed=1), precision=1 / 40)]
+    exact, _ = CircuitRunner(circuit, parameters, OBSERVABLES[:2], aer()).run(
+        [Request(request.values) for request in requests]
+    )
+    measured, cost = runner.run(requests)
+    predicted = runner.predict(requests)
+    assert (cost.jobs, cost.pubs) == (predicted.jobs, predicted.pubs) == (1, 2)
+    assert (cost.circuits, cost.shots) == (predicted.circuits, predicted.shots)
+    for found, truth, shots in zip(measured, exact, (400, 1600), strict=True):
+        assert found.values.shape == truth.values.shape
+        assert (found.shots == shots).all()
+        assert (found.std_errors <= 1.3 / math.sqrt(shots)).all()
+        np.testing.assert_allclose(found.values, truth.values, atol=5 / math.sqrt(shots))
+    far = [Request(draw(1), precision=1 / 2), Request(draw(1), precision=1 / 64)]
+    assert runner.predict(far).jobs == 2
 
 
 def test_precision_is_refused_before_anything_is_sent():
