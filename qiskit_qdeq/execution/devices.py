@@ -75,7 +75,7 @@ def sub_device(backend: BackendV2, qubits: int | Sequence[int]) -> SubDevice:
         InputError: if the device has no couplings, too few qubits, or the qubits named are not connected.
     """
     target = backend.target
-    neighbours, readout = _neighbours(target), _readout_errors(target)
+    neighbours, readout = neighbours_of(target), readout_errors(target)
     if isinstance(qubits, Sequence):
         chosen = tuple(qubits)
         _check_qubits(chosen, target, backend.name)
@@ -93,7 +93,7 @@ def sub_device(backend: BackendV2, qubits: int | Sequence[int]) -> SubDevice:
         raise InputError(
             f"qubits {list(chosen)} of {backend.name} are not connected by two-qubit gates; name neighbours"
         )
-    return SubDevice(_cut(target, chosen), backend.name, chosen, default_rep_delay(backend))
+    return SubDevice(cut_target(target, chosen), backend.name, chosen, default_rep_delay(backend))
 
 
 def fake_backend(name: str) -> BackendV2:
@@ -160,13 +160,13 @@ def _check_qubits(qubits: tuple[int, ...], target: Target, name: str) -> None:
             raise InputError(f"qubits names {qubit}, but {name} has only qubits 0 to {(target.num_qubits or 0) - 1}")
 
 
-def _error(properties: InstructionProperties | None) -> float:
+def gate_error(properties: InstructionProperties | None) -> float:
     """A gate without calibration counts as perfect: then all are, and the qubit numbers decide."""
     error = None if properties is None else properties.error
     return 0.0 if error is None or math.isnan(error) else float(error)
 
 
-def _calibrated(target: Target) -> Iterator[tuple[str, dict[tuple[int, ...], InstructionProperties | None]]]:
+def calibrated(target: Target) -> Iterator[tuple[str, dict[tuple[int, ...], InstructionProperties | None]]]:
     """The operations of `target` that are defined qubit by qubit: no control flow, nothing global."""
     for name in target.operation_names:
         properties = target[name]
@@ -174,21 +174,22 @@ def _calibrated(target: Target) -> Iterator[tuple[str, dict[tuple[int, ...], Ins
             yield name, properties
 
 
-def _neighbours(target: Target) -> _Neighbours:
+def neighbours_of(target: Target) -> _Neighbours:
     """Qubit -> its neighbours and the error of the best gate between the two."""
     neighbours: _Neighbours = {qubit: {} for qubit in range(target.num_qubits or 0)}
-    for _, properties in _calibrated(target):
+    for _, properties in calibrated(target):
         for pair, calibration in properties.items():
             if len(pair) == 2:
                 for first, second in (pair, pair[::-1]):
                     known = neighbours[first].get(second, math.inf)
-                    neighbours[first][second] = min(known, _error(calibration))
+                    neighbours[first][second] = min(known, gate_error(calibration))
     return neighbours
 
 
-def _readout_errors(target: Target) -> list[float]:
+def readout_errors(target: Target) -> list[float]:
+    """Probability of each qubit to be misread."""
     properties = target["measure"] if "measure" in target.operation_names else {}
-    return [_error((properties or {}).get((qubit,))) for qubit in range(target.num_qubits or 0)]
+    return [gate_error((properties or {}).get((qubit,))) for qubit in range(target.num_qubits or 0)]
 
 
 def _best_qubits(count: int, readout: list[float], neighbours: _Neighbours, name: str) -> tuple[int, ...]:
@@ -214,7 +215,8 @@ def _grow(start: int, count: int, readout: list[float], neighbours: _Neighbours)
     return cost, tuple(sorted(tree))
 
 
-def _cut(target: Target, qubits: tuple[int, ...]) -> Target:
+def cut_target(target: Target, qubits: tuple[int, ...]) -> Target:
+    """The gates of some qubits, connected or not; qubit i is `qubits[i]` of `target`."""
     position = {qubit: index for index, qubit in enumerate(qubits)}
     cut = Target(
         num_qubits=len(qubits),
@@ -225,7 +227,7 @@ def _cut(target: Target, qubits: tuple[int, ...]) -> Target:
         acquire_alignment=target.acquire_alignment,
         qubit_properties=[target.qubit_properties[q] for q in qubits] if target.qubit_properties else None,
     )
-    for name, properties in _calibrated(target):
+    for name, properties in calibrated(target):
         kept = {
             tuple(position[q] for q in key): value
             for key, value in properties.items()
