@@ -73,7 +73,7 @@ class Plan:
         self._runner = runner
         width = len(runner.parameters)
         for index, request in enumerate(requests):
-            _check_request(index, request, width)
+            check_request(index, request, width)
         mixed = primitives.mixes_precisions(runner._estimator)
         self._repeats = [1] * len(requests) if mixed else _repeats(requests)
         self._requests = requests = _repeated(requests, self._repeats)
@@ -223,7 +223,8 @@ def count_bases(observables: Sequence[SparsePauliOp]) -> int:
     return len(PauliList(sorted(labels)).group_commuting(qubit_wise=True))
 
 
-def _check_request(index: int, request: Request, width: int) -> None:
+def check_request(index: int, request: Request, width: int) -> None:
+    """Raise InputError unless `request` has finite rows of `width` values and a usable precision."""
     values = np.asarray(request.values)
     if values.ndim != 2 or values.shape[1] != width:
         raise InputError(f"values of request {index} must have shape (rows, {width}), got {values.shape}")

@@ -73,8 +73,8 @@ class CircuitRunner:
         _check_estimator(estimator)
         if pass_manager is not None and not callable(getattr(pass_manager, "run", None)):
             raise InputError(f"pass_manager must have a method run(circuit), got {pass_manager!r}")
-        self.parameters = _check_parameters(circuit, parameters)
-        distinct, self._places = _deduplicate(circuit, observables)
+        self.parameters = check_parameters(circuit, parameters)
+        distinct, self._places = deduplicated(circuit, observables)
         own = primitives.backend_of(estimator)
         backend = own if backend is None else backend
         #: Of the backend that was transpiled for, "" if there is none.
@@ -202,7 +202,8 @@ def _check_estimator(estimator: Any) -> None:
         )
 
 
-def _check_parameters(circuit: QuantumCircuit, parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+def check_parameters(circuit: QuantumCircuit, parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    """`parameters`, or InputError unless they are the circuit's."""
     chosen, own = tuple(parameters), set(circuit.parameters)
     if len(set(chosen)) < len(chosen):
         raise InputError(f"parameters names one twice: {sorted(parameter.name for parameter in chosen)}")
@@ -213,7 +214,7 @@ def _check_parameters(circuit: QuantumCircuit, parameters: Sequence[Parameter]) 
     return chosen
 
 
-def _deduplicate(
+def deduplicated(
     circuit: QuantumCircuit, observables: Sequence[SparsePauliOp]
 ) -> tuple[list[SparsePauliOp], list[int]]:
     """The distinct observables, and for each given one its place among them."""
