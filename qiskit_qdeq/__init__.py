@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qiskit_qdeq.classifier import QDEQClassifier
     from qiskit_qdeq.equilibrium import contraction, solve, solver
     from qiskit_qdeq.evaluation.sampling import Sampling
+    from qiskit_qdeq.execution.copies import choose_copies
     from qiskit_qdeq.execution.description import Execution
     from qiskit_qdeq.execution.running import executed
     from qiskit_qdeq.model import QDEQModel
@@ -38,6 +39,7 @@ _HOMES = {
     "Sampling": "evaluation.sampling",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
+    "choose_copies": "execution.copies",
     "contraction": "equilibrium",
     "estimate_cost": "training.cost_estimate",
     "executed": "execution.running",
@@ -58,6 +60,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "__version__",
+    "choose_copies",
     "contraction",
     "estimate_cost",
     "executed",

@@ -23,10 +23,12 @@ from qiskit_qdeq.evaluation.sampling import Sampling, progress_of
 from qiskit_qdeq.evaluation.weight_gradient import Plan, gradient_plan
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.execution.account import Account
+from qiskit_qdeq.execution.copies import Copies
 from qiskit_qdeq.execution.events import Announcer, Listener
 from qiskit_qdeq.execution.primitives import innermost
 from qiskit_qdeq.execution.primitives import sampling as sampling_of
 from qiskit_qdeq.execution.runner import CircuitRunner, Measurement, Request
+from qiskit_qdeq.execution.tiling import TiledRunner
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,6 +45,8 @@ class EstimatorEvaluator:
         sampling: shots or precision per purpose and the weight gradient's estimator.
         seed: of randomly chosen shifts; the estimator's own noise is seeded by whoever made it.
         notes: plain values kept in `description`: what else decides the results, such as noise and mitigation.
+        copies: of the circuit that are executed together, each for another row: a number, "auto" for as many well-calibrated
+            ones as the device has room for, or those chosen before with `choose_copies`.
         runner_options: for `CircuitRunner`: backend or pass_manager to transpile the template for, limits.
 
     Raises:
@@ -60,6 +64,7 @@ class EstimatorEvaluator:
         sampling: Sampling | None = None,
         seed: int = 0,
         notes: Mapping[str, Any] | None = None,
+        copies: int | str | Copies = 1,
         **runner_options: Any,
     ) -> None:
         if injection.shape != (template.num_features, template.num_states):
@@ -81,7 +86,18 @@ class EstimatorEvaluator:
                 f"unknown options {unknown}; there are {list(_RUNNER_OPTIONS)}. Shots and precision are given as "
                 "sampling=Sampling(forward=...)"
             )
-        self.runner = CircuitRunner(self.gates.circuit, self.gates.parameters, observables, estimator, **runner_options)
+        arguments = (self.gates.circuit, self.gates.parameters, observables, estimator)
+        self.runner: CircuitRunner | TiledRunner
+        if isinstance(copies, int) and copies == 1:
+            self.runner = CircuitRunner(*arguments, **runner_options)
+        else:
+            if runner_options.pop("pass_manager", None) is not None:
+                raise InputError(
+                    "pass_manager cannot be given with copies, which are transpiled one by one; leave it out"
+                )
+            self.runner = TiledRunner(*arguments, copies=copies, **runner_options)
+        #: As asked for: which qubits "auto" takes changes with every calibration of the device.
+        self._copies = len(copies) if isinstance(copies, Copies) else copies
         self.progress = 0.0
         #: Inputs (B, D) of the next minibatch, to be probed together with this one's gradient; None: when their turn comes.
         self.upcoming: Array | None = None
@@ -92,8 +108,10 @@ class EstimatorEvaluator:
     @property
     def description(self) -> dict[str, Any]:
         """Which estimator on which backend, sampling, seed and notes."""
+        tiled = {} if self._copies == 1 else {"copies": self._copies}
         return {
             **self._notes,
+            **tiled,
             "estimator": type(innermost(self.estimator)).__name__,
             "backend": self.runner.backend_name,
             "sampling": dataclasses.asdict(self.sampling),

@@ -145,8 +145,8 @@ def choose_copies(
     """Find disjoint, connected, well-calibrated places for copies of a circuit.
 
     As many as possible are taken, or as many as asked for, with the fewest errors in total (`packing`). "auto" drops places
-    whose two-qubit error, averaged over the gates that are executed, exceeds that of the best place `max_error_ratio` times,
-    and those with a qubit misread in more than a quarter of all cases; a number takes such places only if it must, and warns.
+    whose two-qubit error, averaged over the gates that are executed, is more than `max_error_ratio` times that of the best
+    place, and those with a qubit misread in more than a quarter of all cases; a number takes them only if it must, and warns.
 
     Args:
         device: a backend or its target. Without couplings, as of a simulator, or None: copies are put side by side as they
@@ -238,8 +238,8 @@ def _choose(
     if count is None:
         if not chosen:
             raise InputError(
-                f"{name or 'the device'} has no place for a copy whose qubits are all read correctly in three of four cases; "
-                "give the number of copies to take them anyway"
+                f"{name or 'the device'} has no place for a copy whose qubits are all read correctly in three of four "
+                "cases; give the number of copies to take them anyway"
             )
         return chosen
     if len(chosen) == count:

@@ -35,6 +35,8 @@ class Execution:
         optimization_level: of the transpiler, 0 to 3; None: 3 for devices, 1 for simulators.
         seed: of simulated shots and of the transpiler.
         max_time: seconds after which the service closes the batch or session.
+        copies: of the circuit that are executed together on qubits of their own, each for another sample or shift: a number,
+            or "auto" for as many well-calibrated ones as the device has room for, see `choose_copies`.
         patience: seconds that an IBM service may be out of reach, or too busy, before the run stops.
 
     Raises:
@@ -52,6 +54,7 @@ class Execution:
     seed: int | None = None
     max_time: int | None = None
     patience: float = 600.0
+    copies: int | str = 1
 
     def __post_init__(self) -> None:
         if not (isinstance(self.backend, str) and (self.kind in _PLAIN if not self.name else self.kind in _NAMED)):
@@ -68,6 +71,7 @@ class Execution:
         _check_options(self.options)
         if isinstance(self.patience, bool) or not isinstance(self.patience, int | float) or not self.patience >= 0:
             raise InputError(f"patience must be a number of seconds of at least 0, got {self.patience!r}")
+        _check_copies(self)
         self._check_effect()
 
     @property
@@ -123,6 +127,23 @@ def _check_sampling(execution: Execution) -> None:
         )
     if not isinstance(execution.noise, str):
         raise InputError(f"noise must be a text such as '0.001,0.01,0.02' or 'fake:torino', got {execution.noise!r}")
+
+
+def _check_copies(execution: Execution) -> None:
+    copies = execution.copies
+    if copies != "auto" and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
+        raise InputError(f"copies must be an integer of at least 1 or 'auto', got {copies!r}")
+    if copies == 1:
+        return
+    if copies == "auto" and execution.kind in ("statevector", "aer"):
+        raise InputError(
+            f"copies='auto' has no meaning with backend={execution.backend!r}, which has room for any number; give one, or "
+            "use 'fake:<name>' or 'ibm:<name>'"
+        )
+    if execution.noise.startswith("fake:"):
+        raise InputError(
+            f"copies cannot be combined with noise={execution.noise!r}; use backend={execution.noise!r} instead"
+        )
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise, perfect
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
 from qiskit_qdeq.execution.patience import Patience
 from qiskit_qdeq.execution.primitives import Kind, kind_of
+from qiskit_qdeq.execution.product_estimator import ProductEstimator
 from qiskit_qdeq.execution.seeding import SeededEstimator
 
 __all__ = ["Execution", "OpenEstimator", "build_estimator"]
@@ -84,7 +85,7 @@ def build_estimator(
 
     Args:
         execution: the description.
-        num_qubits: of the circuits to come; a fake device is cut down to as many.
+        num_qubits: of the circuits to come; a fake device is cut down to as many, unless there are copies.
         backend: a device object, with ``Execution(backend="given")``: an IBM device, a fake one, or any other, on which
             Qiskit's BackendEstimatorV2 then runs.
         estimator: an estimator object, with ``Execution(backend="given")``; `backend` is then what to transpile for.
@@ -131,7 +132,8 @@ def _opened(
     if execution.kind == "aer":
         return _aer(execution, count)
     if execution.kind == "fake":
-        return _fake(execution, sub_device(fake_backend(execution.name), count))
+        device = fake_backend(execution.name)
+        return _fake(execution, sub_device(device, count)) if execution.copies == 1 else _product(execution, device)
     if execution.kind == "ibm":
         return _ibm(execution, ibm_backend(execution.name), count, keeping)
     assert backend is not None
@@ -139,13 +141,19 @@ def _opened(
 
 
 def _statevector(execution: Execution) -> OpenEstimator:
+    if execution.copies != 1:
+        return _product(execution, None)
     if execution.target_precision is None:
         return OpenEstimator(StatevectorEstimator(), None, None)
     return OpenEstimator(_sampling(execution, None), None, None)
 
 
 def _aer(execution: Execution, num_qubits: int) -> OpenEstimator:
+    if isinstance(execution.copies, int):
+        num_qubits *= execution.copies
     simulator = parse_noise(execution.noise, num_qubits) if execution.noise else perfect_simulator(num_qubits)
+    if execution.copies != 1:
+        return _product(execution, simulator)
     return OpenEstimator(_sampling(execution, simulator), simulator, _transpiler(execution, simulator))
 
 
@@ -154,6 +162,18 @@ def _fake(execution: Execution, device: SubDevice) -> OpenEstimator:
     if execution.resilience_level is None:
         return OpenEstimator(_sampling(execution, simulator), simulator, _transpiler(execution, simulator))
     return _runtime_locally(execution, simulator)
+
+
+def _product(execution: Execution, backend: BackendV2 | None) -> OpenEstimator:
+    """Simulates copies one by one, as no simulator holds the qubits of all of them."""
+    if execution.resilience_level is not None:
+        raise InputError(
+            "resilience_level cannot be combined with copies on a simulated device: the Runtime estimator would simulate the "
+            "qubits of all copies as one state; leave one of them out"
+        )
+    shots, precision = execution.shots, execution.precision or 0.0
+    estimator = ProductEstimator(backend, default_precision=precision, default_shots=shots, seed=execution.seed)
+    return OpenEstimator(estimator, backend, None)
 
 
 def _ibm(execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping) -> OpenEstimator:
@@ -182,8 +202,10 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int, ke
     if isinstance(backend, IBMBackend):
         return _ibm(execution, backend, num_qubits, keeping)
     if isinstance(backend, FakeBackendV2 | SubDevice):
-        device = backend if isinstance(backend, SubDevice) else sub_device(backend, num_qubits)
         _refuse_runtime_fields(execution, f"{backend.name}, unless resilience_level turns the Runtime estimator on")
+        if execution.copies != 1:
+            return _product(execution, backend)
+        device = backend if isinstance(backend, SubDevice) else sub_device(backend, num_qubits)
         return _fake(execution, device)
     if isinstance(backend, AerSimulator) and execution.resilience_level is not None:
         _refuse_unbindable(backend)

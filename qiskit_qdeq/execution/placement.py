@@ -82,6 +82,8 @@ class Calibration:
     def __init__(self, target: Target) -> None:
         self.target = target
         found = neighbours_of(target)
+        #: All pairs of coupled qubits, each once.
+        self.couplings = [(first, second) for first, near in found.items() for second in near if first < second]
         #: Qubit -> its neighbours and the error of the best gate between the two.
         self.neighbours = {
             qubit: {other: error for other, error in near.items() if error < 1} for qubit, near in found.items()
@@ -89,9 +91,9 @@ class Calibration:
         self.readout = np.array(readout_errors(target))
 
     @property
-    def couplings(self) -> list[tuple[int, int]]:
-        """Pairs of coupled qubits, each once."""
-        return [(first, second) for first, near in self.neighbours.items() for second in near if first < second]
+    def usable(self) -> list[tuple[int, int]]:
+        """Those whose gate does not always fail."""
+        return [(first, second) for first, second in self.couplings if second in self.neighbours[first]]
 
     @cached_property
     def two_qubit(self) -> Array:
@@ -145,9 +147,9 @@ def routings(circuit: QuantumCircuit, calibration: Calibration, *, optimization_
 
 
 def shapes(calibration: Calibration, num_qubits: int) -> list[tuple[tuple[int, int], ...]]:
-    """Couplings of the most frequent kinds of `num_qubits` connected qubits, grown in breadth and in depth from each qubit."""
+    """Couplings of the most frequent kinds of connected qubits, grown in breadth and in depth from each qubit."""
     kinds: list[tuple[Any, list[int]]] = []
-    graph = _graph(range(len(calibration.readout)), calibration.couplings)
+    graph = _graph(range(len(calibration.readout)), calibration.usable)
     for start in range(len(calibration.readout)):
         for deep in (False, True):
             grown = _grown(start, num_qubits, calibration.neighbours, deep)
@@ -240,7 +242,7 @@ def _embeddings(pattern: Any, calibration: Calibration, seed: int) -> Iterator[l
 def _matches(pattern: Any, calibration: Calibration, order: Array) -> Iterator[list[int]]:
     """All embeddings, the search beginning at the device qubits that stand first in `order`."""
     position = np.argsort(order)
-    graph = _graph(order, [(position[first], position[second]) for first, second in calibration.couplings])
+    graph = _graph(order, [(position[first], position[second]) for first, second in calibration.usable])
     for mapping in rx.vf2_mapping(graph, pattern, subgraph=True, induced=False, id_order=True):
         where = {node: int(order[position]) for position, node in mapping.items()}
         yield [where[node] for node in range(len(pattern))]

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from qiskit.primitives import BaseEstimatorV2
 from qiskit.providers import BackendV2
@@ -79,12 +80,21 @@ def executed(
         budget=Budget.parse(budget) if isinstance(budget, str) else budget,
         announce=announce,
     ) as opened:
+        transpiled: dict[str, Any] = {"pass_manager": opened.pass_manager}
+        if execution.copies != 1:
+            transpiled = {"copies": execution.copies, "optimization_level": execution.optimization_level}
         yield model.measured(
             opened.estimator,
             sampling=chosen,
             seed=execution.seed or 0,
             backend=opened.backend,
-            pass_manager=opened.pass_manager,
             account=opened.account,
-            notes={"execution": {name: value for name, value in asdict(execution).items() if name not in _RESUMABLE}},
+            notes={"execution": _identity(execution)},
+            **transpiled,
         )
+
+
+def _identity(execution: Execution) -> dict[str, Any]:
+    """What a run and its continuation have in common; runs from before there were copies have one."""
+    left_out = _RESUMABLE if execution.copies != 1 else (*_RESUMABLE, "copies")
+    return {name: value for name, value in asdict(execution).items() if name not in left_out}

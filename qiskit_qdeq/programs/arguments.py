@@ -137,6 +137,16 @@ def class_list(text: str) -> tuple[int, ...]:
     return tuple(result)
 
 
+def copy_count(text: str) -> int | str:
+    """ "auto" -> "auto", "8" -> 8."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"copies must be a number or auto, got {text!r}") from None
+
+
 EXECUTION_MODES = ("job", "batch", "session")
 
 
@@ -185,6 +195,9 @@ class ExecutionArguments:
     )
     budget: str | None = option(
         None, "the most that may be spent, e.g. 600s (of QPU time, or min, h), '1e6 shots' or '20000 circuits'"
+    )
+    copies: int | str | None = option(
+        None, "of the circuit, executed together on disjoint qubits: a number or auto; default 1", type=copy_count
     )
 
 

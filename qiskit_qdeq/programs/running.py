@@ -27,6 +27,7 @@ _OF_EXECUTION = (
     "max_time",
     "patience_seconds",
     "budget",
+    "copies",
 )
 _OF_SAMPLING = ("jacobian_shots", "gradient_shots", "shots_growth", "gradient_method", "gradient_circuits")
 
@@ -99,6 +100,7 @@ def execution_of(options: ExecutionArguments, seed: int) -> Execution:
         seed=seed,
         max_time=options.max_time,
         **({} if options.patience_seconds is None else {"patience": options.patience_seconds}),
+        copies=1 if options.copies is None else options.copies,
     )
 
 

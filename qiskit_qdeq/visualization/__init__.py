@@ -5,6 +5,7 @@ from __future__ import annotations
 from qiskit_qdeq.visualization.circuit import plot_circuit
 from qiskit_qdeq.visualization.confusion import plot_confusion
 from qiskit_qdeq.visualization.contraction import plot_contraction, plot_spectrum
+from qiskit_qdeq.visualization.copies import plot_copies
 from qiskit_qdeq.visualization.files import save_figures
 from qiskit_qdeq.visualization.history import plot_history
 from qiskit_qdeq.visualization.iterates import plot_iterates
@@ -14,6 +15,7 @@ __all__ = [
     "plot_circuit",
     "plot_confusion",
     "plot_contraction",
+    "plot_copies",
     "plot_history",
     "plot_iterates",
     "plot_residual_traces",
