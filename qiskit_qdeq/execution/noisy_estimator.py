@@ -73,7 +73,7 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
             raise InputError(f"noise must be a noisy AerSimulator, a NoiseModel or None, got {type(noise).__name__}")
         if default_shots is not None and default_precision:
             raise InputError("default_shots and default_precision say the same; give one of them")
-        self._default_precision = _check_precision("default_precision", default_precision)
+        self._default_precision = check_precision("default_precision", default_precision)
         if default_shots is not None:
             self._default_precision = check_count("default_shots", default_shots) ** -0.5
         self._confusion = {} if model is None else _confusion(model)
@@ -116,7 +116,7 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
                 meaning, as they would run without noise.
         """
         if precision is not None:
-            _check_precision("precision", precision)
+            check_precision("precision", precision)
         default = self._default_precision if precision is None else precision
         coerced = [EstimatorPub.coerce(pub, default) for pub in pubs]
         for pub in coerced:
@@ -127,7 +127,7 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
         return job
 
     def _check(self, pub: EstimatorPub) -> None:
-        _check_precision("precision", pub.precision)
+        check_precision("precision", pub.precision)
         if (
             pub.parameter_values.num_parameters
             and not np.isfinite(pub.parameter_values.as_array(pub.circuit.parameters)).all()
@@ -236,7 +236,8 @@ def _parametrized(circuit: QuantumCircuit) -> set[str]:
     return {item.name for item in circuit.data if any(isinstance(p, ParameterExpression) for p in item.params)}
 
 
-def _check_precision(name: str, precision: float) -> float:
+def check_precision(name: str, precision: float) -> float:
+    """`precision`, or InputError unless it is finite and at least 0."""
     if not (0 <= precision < math.inf):
         raise InputError(f"{name} must be a number of at least 0 (0: exact), got {precision!r}")
     return float(precision)
