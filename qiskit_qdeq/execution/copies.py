@@ -146,7 +146,7 @@ def choose_copies(
 
     As many as possible are taken, or as many as asked for, with the fewest errors in total (`packing`). "auto" drops places
     whose two-qubit error, averaged over the gates that are executed, is more than `max_error_ratio` times that of the best
-    place, and those with a qubit misread in more than a quarter of all cases; a number takes them only if it must, and warns.
+    place, and those with a qubit misread more than once in four times; a number takes them only if it must, and warns.
 
     Args:
         device: a backend or its target. Without couplings, as of a simulator, or None: copies are put side by side as they

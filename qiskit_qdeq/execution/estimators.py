@@ -168,8 +168,8 @@ def _product(execution: Execution, backend: BackendV2 | None) -> OpenEstimator:
     """Simulates copies one by one, as no simulator holds the qubits of all of them."""
     if execution.resilience_level is not None:
         raise InputError(
-            "resilience_level cannot be combined with copies on a simulated device: the Runtime estimator would simulate the "
-            "qubits of all copies as one state; leave one of them out"
+            "resilience_level cannot be combined with copies on a simulated device: the Runtime estimator would simulate "
+            "the qubits of all copies as one state; leave one of them out"
         )
     shots, precision = execution.shots, execution.precision or 0.0
     estimator = ProductEstimator(backend, default_precision=precision, default_shots=shots, seed=execution.seed)

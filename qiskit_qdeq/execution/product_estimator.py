@@ -25,7 +25,7 @@ from qiskit_qdeq.evaluation.protocol import Array
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import SubDevice, cut_target
 from qiskit_qdeq.execution.noise import noise_from_backend
-from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator, check_precision
 from qiskit_qdeq.execution.primitives import shots_for
 from qiskit_qdeq.execution.timing import default_rep_delay
 
@@ -102,7 +102,7 @@ class ProductEstimator(BaseEstimatorV2):  # type: ignore[misc]
         Raises:
             InputError: if a part is too large to be simulated; see also `DensityMatrixEstimator`.
         """
-        default = self.default_precision if precision is None else precision
+        default = self.default_precision if precision is None else check_precision("precision", precision)
         work = []
         for whole, parts in [_split(EstimatorPub.coerce(pub, default)) for pub in pubs]:
             estimators = [self._estimator_of(part.qubits) for part in parts]

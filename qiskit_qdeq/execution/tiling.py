@@ -91,7 +91,6 @@ class TiledRunner:
             optimization_level=1 if optimization_level is None else optimization_level,
             account=account,
         )
-        # of the question: it stays when the copies move to other qubits
         self._tiled.digest = content_digest([circuit_digest(circuit, distinct), f"{len(copies)} copies"])
         self._num_observables = len(observables)
 
@@ -109,6 +108,11 @@ class TiledRunner:
     def backend_name(self) -> str:
         """Of the backend that was transpiled for, "" if there is none."""
         return self._tiled.backend_name
+
+    @property
+    def digest(self) -> str:
+        """Of the question that rows are put to, which stays when the copies move to other qubits."""
+        return self._tiled.digest
 
     @property
     def account(self) -> Account:

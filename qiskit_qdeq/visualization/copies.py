@@ -22,8 +22,8 @@ _ITERATIONS = 150
 def plot_copies(copies: Copies, axes: Axes | None = None) -> Figure:
     """Draw the qubits of each copy in a colour of its own; qubits and couplings left free are grey.
 
-    The number in a qubit is that of the device. The legend has two-qubit error and expected errors per execution of each copy.
-    Positions are found from the coupling map alone: distances on paper approximate those in it.
+    The number in a qubit is that of the device. The legend has each copy's two-qubit error and expected errors per
+    execution. Positions are found from the coupling map alone: distances on paper approximate those in it.
 
     Args:
         copies: from `choose_copies`, of a device with couplings.
