@@ -206,10 +206,11 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
                 rotations.sdg(qubit)
             if axis != "Z":
                 rotations.h(qubit)
-        if self._basis is not None:
+        if self._basis is None:
+            if not set(circuit.count_ops()) <= _NO_GATES.union(PERFECT_GATES):
+                measured = transpile(measured, basis_gates=list(PERFECT_GATES), optimization_level=0)
+        elif rotations.data:
             rotations = transpile(rotations, basis_gates=sorted(self._basis - _NO_GATES), optimization_level=1)
-        elif not set(circuit.count_ops()) <= _NO_GATES.union(PERFECT_GATES):
-            measured = transpile(measured, basis_gates=list(PERFECT_GATES), optimization_level=0)
         measured.compose(rotations, measured.qubits, inplace=True)
         # Aer cannot bind a parametrized global phase at run time, and it does not matter
         measured.global_phase = 0
