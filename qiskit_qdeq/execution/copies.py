@@ -7,6 +7,7 @@ up to crosstalk, which qubits left free between the copies keep small.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ class Copies:
         """Observables of the template on every copy: all of copy 0 first."""
         return [one.apply_layout(list(copy.final), self.num_qubits) for copy in self.copies for one in observables]
 
-    def draw(self, path: str) -> None:
+    def draw(self, path: str | os.PathLike[str]) -> None:
         """Write a picture of the copies on the coupling map to a file."""
         from qiskit_qdeq.visualization.copies import plot_copies
 
