@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_estimators import aer, client, exact_values
+from known_estimators import aer, client, exact_values, simulator
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.primitives import BackendEstimatorV2, StatevectorEstimator
@@ -25,6 +25,7 @@ from qiskit_qdeq.execution.devices import sub_device
 from qiskit_qdeq.execution.limits import Limits
 from qiskit_qdeq.execution.noise import noise_from_backend
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.execution.plan import count_bases
 from qiskit_qdeq.execution.product_estimator import ProductEstimator
 from qiskit_qdeq.execution.runner import CircuitRunner, Request
 from qiskit_qdeq.execution.seeding import SeededEstimator
@@ -77,17 +78,38 @@ def test_any_number_of_rows_has_the_values_of_the_statevector(copies, asked):
     assert cost.circuits == sum(bases[kind] * -(-count // copies) for kind, count in rows.items())
 
 
-def test_the_bases_of_all_copies_are_measured_together(guadalupe):
-    circuit, parameters = build()
-    for make in (
-        lambda backend: BackendEstimatorV2(backend=backend, options={"seed_simulator": None}),
-        lambda backend: client(),
-    ):
-        one = CircuitRunner(circuit, parameters, OBSERVABLES, make(AerSimulator()))
-        single = one.predict([Request(draw(12), precision=0.1)])
-        runner = TiledRunner(circuit, parameters, OBSERVABLES, ProductEstimator(), copies=4)
-        tiled = runner.predict([Request(draw(12), precision=0.1)])
-        assert 4 * tiled.circuits == single.circuits
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(
+    st.lists(st.text("IXYZ", min_size=3, max_size=3).filter(lambda label: set(label) != {"I"}), min_size=1, max_size=7),
+    st.permutations(range(9)),
+)
+def test_copies_need_no_more_bases_than_one(labels, order):
+    observables = [SparsePauliOp(label) for label in labels]
+    everywhere = [one.apply_layout(list(order[start : start + 3]), 9) for start in (0, 3, 6) for one in observables]
+    assert count_bases(everywhere) == count_bases(observables)
+
+
+@pytest.mark.parametrize("options", [{}, {"resilience_level": 1}, {"resilience_level": 2}])
+def test_predicted_shots_are_those_submitted_to_the_device(options):
+    from qiskit_ibm_runtime.executor_estimator.prepare import prepare
+
+    recorder, programs = client(**options), []
+
+    class Recording(type(recorder)):
+        def run(self, pubs, **arguments):
+            programs.append(prepare(pubs, self.options, add_tags=True, backend=simulator())[0])
+            raise ConnectionError("not sent")
+
+    recorder.__class__ = Recording
+    runner = TiledRunner(*build(), OBSERVABLES, recorder, copies=2)
+    requests = [Request(draw(5)), Request(draw(2), (0,))]
+    with pytest.raises(ConnectionError, match="not sent"):
+        runner.run(requests)
+    (program,) = programs
+    predicted = runner.predict(requests)
+    assert predicted.shots == program.shots * sum(item.size() for item in program.items)
+    single = CircuitRunner(*build(), OBSERVABLES, recorder).predict(requests)
+    assert predicted.circuits < 0.65 * single.circuits
 
 
 def test_what_is_executed_is_what_was_predicted(guadalupe):
