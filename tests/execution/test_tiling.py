@@ -352,6 +352,14 @@ class TestExecutions:
         # two seconds of each job remain
         assert costs[1].qpu_seconds - 4 > 15 * (costs[0].qpu_seconds - 4)
 
+    def test_a_device_object_is_used_whole(self, model, guadalupe):
+        with executed(model, Execution("given", shots=100, copies=2), backend=guadalupe) as measured:
+            assert len(measured.evaluator.runner.copies) == 2
+            assert measured.evaluator.runner.circuit.num_qubits == 16
+        with pytest.raises(InputError, match="resilience_level cannot be combined"):
+            execution = Execution("given", resilience_level=1, copies=2)
+            executed(model, execution, backend=guadalupe).__enter__()
+
     @pytest.mark.parametrize("backend", ["statevector", "aer"])
     def test_simulators_take_a_number(self, model, backend):
         with executed(model, Execution(backend, copies=3)) as measured, executed(model, Execution(backend)) as single:
