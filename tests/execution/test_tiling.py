@@ -356,9 +356,12 @@ class TestExecutions:
         with executed(model, Execution("given", shots=100, copies=2), backend=guadalupe) as measured:
             assert len(measured.evaluator.runner.copies) == 2
             assert measured.evaluator.runner.circuit.num_qubits == 16
-        with pytest.raises(InputError, match="resilience_level cannot be combined"):
-            execution = Execution("given", resilience_level=1, copies=2)
-            executed(model, execution, backend=guadalupe).__enter__()
+        execution = Execution("given", resilience_level=1, copies=2)
+        with (
+            pytest.raises(InputError, match="resilience_level cannot be combined"),
+            executed(model, execution, backend=guadalupe),
+        ):
+            pass
 
     @pytest.mark.parametrize("backend", ["statevector", "aer"])
     def test_simulators_take_a_number(self, model, backend):
