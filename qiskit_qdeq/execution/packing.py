@@ -41,8 +41,8 @@ def pack(places: Sequence[Sequence[int]], errors: Array, distances: Array, spare
     if not len(places):
         return []
     if len(places) > _MANY and len(kept := _best_of_each_qubit(places, errors)) < len(places):
-        chosen = pack([places[index] for index in kept], errors[kept], distances, spare, count)
-        return [kept[index] for index in chosen]
+        best = pack([places[index] for index in kept], errors[kept], distances, spare, count)
+        return [kept[index] for index in best]
     matrix = _conflicts(places, distances, spare)
     chosen = _solve(matrix, errors, count) if count is not None else None
     if chosen is None:
