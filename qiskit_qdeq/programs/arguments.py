@@ -235,6 +235,10 @@ class TrainArguments(DataArguments, ExecutionArguments):
     shots_growth: float | None = option(None, "shots of the last step over shots of the first, default 1", type=float)
     gradient_method: str | None = option(None, "weight gradient from shots", choices=("shift", "random", "spsa"))
     gradient_circuits: int | None = option(None, "circuits per sample of random and spsa", type=int)
+    probe_ahead: bool = option(
+        False, "solver probe: measure the next minibatch's map with this one's gradient, one job a step"
+    )
+    economy: bool = option(False, "plan shots, copies and steps so that the seconds of --budget are spent well")
     init_from: str | None = option(None, "start from the parameters of this run's folder or checkpoint file")
     epochs: int | None = option(
         None,

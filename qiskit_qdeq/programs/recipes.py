@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from qiskit_qdeq.data import DataSplit
+from qiskit_qdeq.equilibrium.probe import Probe
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.implicit import Backward
@@ -99,7 +101,7 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
         mode=arguments.mode,
         layers=arguments.layers,
         warmup_steps=arguments.warmup,
-        solver=solver_of(recipe),
+        solver=_ahead(solver_of(recipe)) if arguments.probe_ahead else solver_of(recipe),
         backward=_backward_of(recipe),
         start=arguments.start,
         regularization=Regularization(recipe["regularization"], recipe["regularization_strength"]),
@@ -124,6 +126,14 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
 def measured_solver(encoding: str, state_scale: float | None) -> str:
     """The solver that takes the fewest circuits."""
     return "probe" if encoding == "amplitude" and state_scale != 0 else "broyden"
+
+
+def _ahead(found: Solver) -> Solver:
+    if not isinstance(found, Probe):
+        raise InputError(
+            f"--probe-ahead has no effect with solver {found.name!r}: add --solver probe and a backend that measures"
+        )
+    return replace(found, ahead=True)
 
 
 def _backward_of(recipe: dict[str, Any]) -> Backward:
