@@ -9,9 +9,13 @@ state, the implicit function theorem its gradient (Schleich et al., NeurIPS 2024
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# who wants to read the log adds a handler; until then it is nowhere, not even its warnings
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitEncoder, CircuitTemplate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -75,6 +76,7 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    logging.getLogger("qiskit_qdeq.warnings").warning("%s", message)
     print(f"warning: {message}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,7 @@ def predict(
     *,
     layers: int = 1,
     on_failure: str = "warn",
+    tell: Callable[[int], None] | None = None,
 ) -> Prediction:
     """Logits of prepared samples (N, D).
 
@@ -77,6 +79,7 @@ def predict(
         solver: for the equilibrium; None for `layers` explicit layers.
         layers: L of direct mode.
         on_failure: "raise", "warn" or "accept" samples without an equilibrium.
+        tell: is told how many samples are done, after each block of them.
 
     Raises:
         ConvergenceError: with `on_failure="raise"`.
@@ -87,7 +90,7 @@ def predict(
     if not np.isfinite(parameters).all():
         raise InputError("parameters must be finite")
     with compute_context():
-        return _predict(model, parameters, inputs, solver, layers, on_failure)
+        return _predict(model, parameters, inputs, solver, layers, on_failure, tell)
 
 
 def block_size(model: QDEQModel) -> int:
@@ -97,7 +100,13 @@ def block_size(model: QDEQModel) -> int:
 
 
 def _predict(
-    model: QDEQModel, parameters: Array, inputs: Array, solver: Solver | None, layers: int, on_failure: str
+    model: QDEQModel,
+    parameters: Array,
+    inputs: Array,
+    solver: Solver | None,
+    layers: int,
+    on_failure: str,
+    tell: Callable[[int], None] | None,
 ) -> Prediction:
     weights, matrix, bias = model.split(parameters)
     bound = model.evaluator.bind(weights)
@@ -117,6 +126,8 @@ def _predict(
             point = problem.at(solution.state)
         parts.append((model.readout.activate(point.features) @ matrix.T + bias, solution))
         cost += problem.cost
+        if tell is not None:
+            tell(first + problem.batch)
     merged = _merge([solution for _, solution in parts], model.num_states)
     merged.check(on_failure)
     logits = np.concatenate([part for part, _ in parts]) if parts else np.zeros((0, model.num_classes))
@@ -130,12 +141,19 @@ def _predict(
 
 
 def evaluate(
-    model: QDEQModel, parameters: Array, inputs: Array, labels: Array, solver: Solver | None, *, layers: int = 1
+    model: QDEQModel,
+    parameters: Array,
+    inputs: Array,
+    labels: Array,
+    solver: Solver | None,
+    *,
+    layers: int = 1,
+    tell: Callable[[int], None] | None = None,
 ) -> Metrics:
     """Loss, accuracy and residuals on prepared, labelled samples; see `predict`."""
     if not len(inputs):
         raise InputError("inputs holds no samples to evaluate")
-    found = predict(model, parameters, inputs, solver, layers=layers, on_failure="accept")
+    found = predict(model, parameters, inputs, solver, layers=layers, on_failure="accept", tell=tell)
     loss, _, _ = cross_entropy(found.logits, labels)
     return Metrics(
         loss,

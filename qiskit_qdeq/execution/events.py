@@ -11,7 +11,8 @@ from qiskit_qdeq.evaluation.protocol import Cost
 
 logger = logging.getLogger("qiskit_qdeq.execution")
 
-_WARNINGS = ("failed", "retrying", "split", "lost", "notice")
+#: What a person should know of.
+TROUBLE = ("failed", "retrying", "split", "lost", "notice")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class JobEvent:
         position: in the queue, None if unknown.
         detail: more, in words.
         cost: of the job, as predicted; once finished, with the QPU seconds charged.
+        pause: seconds until a request is tried again.
     """
 
     kind: str
@@ -35,11 +37,20 @@ class JobEvent:
     position: int | None = None
     detail: str = ""
     cost: Cost | None = None
+    pause: float | None = None
 
     def __str__(self) -> str:
         place = "" if self.position is None else f", position {self.position}"
-        words = [self.kind, self.job, f"{self.status.lower()}{place}", self.detail]
+        pause = "" if self.pause is None else f"in {self.pause:.0f} s:"
+        words = [self.kind, self.job, f"{self.status.lower()}{place}", pause, self.detail, _shown(self.cost)]
         return " ".join(word for word in words if word)
+
+    @property
+    def level(self) -> int:
+        """How much it matters, as logging counts."""
+        if self.kind in TROUBLE:
+            return logging.WARNING
+        return logging.DEBUG if self.kind == "waiting" else logging.INFO
 
 
 Listener = Callable[[JobEvent], None]
@@ -54,6 +65,13 @@ class Announcer:
     def __call__(self, kind: str, job: str = "", **details: Any) -> None:
         """Announce a `JobEvent` of these values."""
         event = JobEvent(kind, job, **details)
-        logger.log(logging.WARNING if kind in _WARNINGS else logging.INFO, "%s", event)
+        logger.log(event.level, "%s", event)
         for listener in self.listeners:
             listener(event)
+
+
+def _shown(cost: Cost | None) -> str:
+    if cost is None:
+        return ""
+    seconds = f", {cost.qpu_seconds:,.1f} s of QPU time" if cost.qpu_seconds else ""
+    return f"({cost.circuits:,} circuits, {cost.shots:,} shots{seconds})"

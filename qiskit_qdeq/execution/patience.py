@@ -69,7 +69,7 @@ class Persistence:
             error = state.outcome.exception() if state.outcome else None
             reason = failure_of(error).message if error else ""
             seconds = state.next_action.sleep if state.next_action else 0.0
-            self._announce("retrying", detail=f"{what} in {seconds:.0f} s: {reason}")
+            self._announce("retrying", detail=f"{what}: {reason}", pause=seconds)
 
         return Retrying(
             stop=stop_after_delay(self._patience.seconds) | stop_after_attempt(1000),

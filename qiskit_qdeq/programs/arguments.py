@@ -202,7 +202,20 @@ class ExecutionArguments:
 
 
 @dataclass(frozen=True)
-class TrainArguments(DataArguments, ExecutionArguments):
+class LogArguments:
+    """What is said while the program runs, and where."""
+
+    quiet: bool = option(False, "print nothing but errors")
+    log_file: str | None = option(None, "append to this file what happens, with times; tokens never get into it")
+    verbose: bool = option(False, "the same on standard error, with details; in the log file too")
+
+
+#: Options that say nothing about a run itself.
+ABOUT_WORDS = tuple(item.name for item in dataclasses.fields(LogArguments))
+
+
+@dataclass(frozen=True)
+class TrainArguments(LogArguments, DataArguments, ExecutionArguments):
     """Options of `train`; None is the preset's own value."""
 
     preset: str = option("default", "model and training recipe", choices=("default", "paper"))
@@ -263,11 +276,10 @@ class TrainArguments(DataArguments, ExecutionArguments):
     dry_run: bool = option(
         False, "say what the run, or what is left of it, would cost, and end: nothing is executed or written"
     )
-    quiet: bool = option(False, "no progress bar, no summary")
 
 
 @dataclass(frozen=True)
-class EvaluateArguments(ExecutionArguments):
+class EvaluateArguments(LogArguments, ExecutionArguments):
     """Options of `evaluate`; None is what the run was trained with."""
 
     mode: str | None = option(None, "the same as --execution-mode", choices=EXECUTION_MODES)
@@ -282,4 +294,3 @@ class EvaluateArguments(ExecutionArguments):
     tol: float | None = option(None, "another tolerance", type=float)
     json: str | None = option(None, "write the metrics to this file")
     dry_run: bool = option(False, "say what it would cost, and end: nothing is executed or written")
-    quiet: bool = option(False, "print nothing but errors")

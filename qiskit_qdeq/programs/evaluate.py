@@ -18,12 +18,14 @@ from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser, with_execution_mode
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
+from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import measured_solver
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.train import write_json
 from qiskit_qdeq.training.checkpoint import load_checkpoint
 from qiskit_qdeq.training.cost_estimate import CostEstimate
+from qiskit_qdeq.training.progress import ProgressBar
 
 
 def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print) -> dict[str, Any]:
@@ -65,9 +67,15 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
     folder = path if path.is_dir() else path.parent
     journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options) else None
-    with running(model, options, options.seed, journal) as executed:
+    with (
+        logged(options),
+        ProgressBar(not options.quiet) as bar,
+        running(model, options, options.seed, journal) as executed,
+    ):
+        executed.evaluator.listen(bar.on_job)
         executed.evaluator.start_step(0, 1, Part.TEST)
-        found = evaluate(executed, parameters, inputs, labels, chosen, layers=layers)
+        tell = bar.evaluation(executed, options.split, len(inputs))
+        found = evaluate(executed, parameters, inputs, labels, chosen, layers=layers, tell=tell)
     if journal is not None and journal.path is not None:
         journal.path.unlink(missing_ok=True)
     metrics = {

@@ -24,7 +24,7 @@ from qiskit_qdeq.exceptions import BudgetError, CheckpointError, InputError, Ser
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, parser, with_execution_mode
+from qiskit_qdeq.programs.arguments import ABOUT_WORDS, TrainArguments, from_mapping, given, parser, with_execution_mode
 from qiskit_qdeq.programs.folder import (
     CHECKPOINT,
     JOURNAL,
@@ -35,6 +35,7 @@ from qiskit_qdeq.programs.folder import (
     remove_results,
     remove_run,
 )
+from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
@@ -69,6 +70,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
     values = with_execution_mode({} if arguments is None else arguments)
     options = _with_whole_path(from_mapping(TrainArguments, values))
     with ExitStack() as stack:
+        stack.enter_context(logged(options))
         earlier = None
         if options.resume:
             folder = earlier_folder(options) if options.dry_run else stack.enter_context(earlier_run(options))
@@ -118,7 +120,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             remove_run(folder)
         try:
             result, seconds = _trained(trainer)
-            metrics = _metrics(options, split, executed, config, result)
+            metrics = _metrics(options, split, executed, config, result, bar)
             metrics |= {
                 "train_seconds": seconds,
                 "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
@@ -242,7 +244,7 @@ def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Chec
     stored = notes.get("arguments") if isinstance(notes, dict) else None
     if not isinstance(stored, dict):
         raise CheckpointError(f"Checkpoint '{earlier.path}' is not of a run of this program: resume it where it began")
-    about_this_call = {"output", "resume", "overwrite", "quiet", "no_plots", "checkpoint_every", "dry_run"}
+    about_this_call = {"output", "resume", "overwrite", "no_plots", "checkpoint_every", "dry_run", *ABOUT_WORDS}
     kept = {
         item.name: stored[item.name]
         for item in dataclasses.fields(TrainArguments)
@@ -267,6 +269,7 @@ def _metrics(
     model: QDEQModel,
     config: TrainingConfig,
     result: TrainingResult,
+    bar: ProgressBar,
 ) -> dict[str, Any]:
     solver = None if config.mode == "direct" else config.solver
     parts: dict[str, Any] = {}
@@ -275,7 +278,9 @@ def _metrics(
     measured_already = _validated(result, len(split.x_valid)) if not model.evaluator.is_exact else {}
     for part in ("test",) if measured_already else ("valid", "test"):
         inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
-        found = evaluate(model, result.parameters, inputs, getattr(split, f"y_{part}"), solver, layers=config.layers)
+        labels = getattr(split, f"y_{part}")
+        tell = bar.evaluation(model, {"valid": "validation"}.get(part, part), len(inputs))
+        found = evaluate(model, result.parameters, inputs, labels, solver, layers=config.layers, tell=tell)
         parts |= {
             f"{part}_accuracy": found.accuracy,
             f"{part}_loss": found.loss,

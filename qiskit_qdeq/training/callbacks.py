@@ -1,7 +1,9 @@
-"""What a training run tells others: callbacks while it goes on, a result at its end."""
+"""What a training run tells others: callbacks and the log while it goes on, a result at its end."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,18 +16,80 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+logger = logging.getLogger("qiskit_qdeq.training")
+
 
 class Callback(Protocol):
     """Is told what happens; what it raises ends the run, after the checkpoint of that epoch has been written.
 
-    One that also has a method ``on_job(event)`` is told of jobs at a service, see `execution.events.JobEvent`.
+    It may have three methods more, which are called if they are there:
+
+    - ``on_start(trainer)``: `Trainer.run` begins, perhaps at a later step than the first (``trainer.state.step``);
+    - ``on_evaluation(trainer, done, total)``: samples of the validation part, before it begins and after each block;
+    - ``on_job(event)``: something happened to a job at a service, see `execution.events.JobEvent`.
     """
 
     def on_step(self, trainer: Trainer, result: StepResult) -> None:
-        """After every optimizer step."""
+        """After every optimizer step: ``trainer.state.step`` are taken, the last one gave `result`."""
 
     def on_epoch(self, trainer: Trainer, record: dict[str, float]) -> None:
         """After every epoch, with its history record."""
+
+
+class Audience:
+    """All who are told: callbacks, in their order, and the log.
+
+    Args:
+        callbacks: see `Callback`.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = tuple(callbacks)
+
+    def listeners(self) -> list[Callable[[Any], None]]:
+        """Those who want to know of jobs."""
+        return self._with("on_job")
+
+    def start(self, trainer: Trainer) -> None:
+        """The run begins."""
+        logger.info(
+            "training on %d samples, step %d of %d", len(trainer.inputs), trainer.state.step, trainer.total_steps
+        )
+        for on_start in self._with("on_start"):
+            on_start(trainer)
+
+    def step(self, trainer: Trainer, result: StepResult) -> None:
+        """A step was taken."""
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("step %d: loss %.6g, %s", trainer.state.step, result.loss, result.cost)
+        for callback in self.callbacks:
+            callback.on_step(trainer, result)
+
+    def epoch(self, trainer: Trainer, record: dict[str, float]) -> None:
+        """An epoch has ended."""
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("epoch %s", ", ".join(f"{name} {value:.6g}" for name, value in record.items())[len("epoch ") :])
+        for callback in self.callbacks:
+            callback.on_epoch(trainer, record)
+
+    def evaluation(self, trainer: Trainer, total: int) -> Callable[[int], None]:
+        """A validation of `total` samples begins; returns what is to be told of those done."""
+
+        def tell(done: int) -> None:
+            for on_evaluation in self._with("on_evaluation"):
+                on_evaluation(trainer, done, total)
+
+        tell(0)
+        return tell
+
+    def end(self, trainer: Trainer) -> None:
+        """The run has ended, or was stopped."""
+        reason = trainer.state.stopped or ("" if trainer.finished else "asked to")
+        logger.info("training ended after step %d%s", trainer.state.step, f": {reason}" if reason else "")
+
+    def _with(self, name: str) -> list[Callable[..., None]]:
+        found = (getattr(callback, name, None) for callback in self.callbacks)
+        return [method for method in found if method is not None]
 
 
 @dataclass(frozen=True)

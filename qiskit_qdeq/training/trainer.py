@@ -18,15 +18,13 @@ from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import (
     CheckpointError,
     ConvergenceError,
-    ConvergenceWarning,
     InputError,
     StoppedError,
-    warn_user,
 )
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.training.budget import require_affordable
-from qiskit_qdeq.training.callbacks import Callback, TrainingResult
+from qiskit_qdeq.training.callbacks import Audience, Callback, TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.identity import require_same_run, run_identity
@@ -47,11 +45,9 @@ from qiskit_qdeq.training.state import (
     versions,
 )
 from qiskit_qdeq.training.step import training_step
+from qiskit_qdeq.training.unsolved import warn_of_unsolved
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Share of unsolved samples in the last epoch above which a finished run warns.
-_UNCONVERGED_SHARE = 0.01
 
 
 class Trainer:
@@ -62,7 +58,7 @@ class Trainer:
         config: the run.
         x, y: training samples (N, features) and labels 0..C-1 (N,).
         x_valid, y_valid: validation samples; None keeps the last parameters instead of the best.
-        callbacks: told of steps and epochs.
+        callbacks: told of steps and epochs, see `Callback`.
         checkpoint: file to keep the run in, or None. It is written at the end of an epoch if `checkpoint_seconds` have
             passed since it was written last, and ten times what writing takes; every `checkpoint_every` steps; and when
             the run ends or is stopped.
@@ -92,10 +88,9 @@ class Trainer:
         initial_parameters: Array | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model, self.config, self.callbacks = model, config, tuple(callbacks)
-        for callback in self.callbacks:
-            if (on_job := getattr(callback, "on_job", None)) is not None:
-                model.evaluator.listen(on_job)
+        self.model, self.config, self._tell = model, config, Audience(callbacks)
+        for listener in self._tell.listeners():
+            model.evaluator.listen(listener)
         self.inputs, self.labels = self._samples(x, y, "x", "y")
         if not len(self.inputs):
             raise InputError("x holds no training samples")
@@ -211,25 +206,17 @@ class Trainer:
         Warns:
             ConvergenceWarning: if more than 1 % of the last epoch's samples had no equilibrium to the tolerance.
         """
+        self._tell.start(self)
         with compute_context():
             try:
                 self._run()
             except StoppedError:
                 if not self._stop:
                     raise
+        self._tell.end(self)
         state = self.state
-        share = state.history[-1]["unconverged"] if state.history else 0.0
-        if share > _UNCONVERGED_SHARE:
-            remedy = "" if self.config.solver.name == "newton" else "solver 'newton', "
-            last = " or Jacobian regularization"
-            if not self.model.evaluator.is_exact:
-                remedy, last = "more shots, ", ""
-            warn_user(
-                f"{share:.1%} of the samples of the last epoch had no equilibrium to the tolerance of solver "
-                f"{self.config.solver.name!r}: try {remedy}more max_steps, a larger tol, a smaller state_scale "
-                f"(now {self.model.state_scale:g}){last}",
-                ConvergenceWarning,
-            )
+        if state.history:
+            warn_of_unsolved(self.model, self.config, state.history[-1]["unconverged"])
         return TrainingResult(
             state.best_parameters.copy(),
             state.parameters.copy(),
@@ -277,8 +264,7 @@ class Trainer:
 
     def _tell_epoch(self, record: dict[str, float]) -> None:
         try:
-            for callback in self.callbacks:
-                callback.on_epoch(self, record)
+            self._tell.epoch(self, record)
         except BaseException:
             if not self._file.holds(self.state):
                 self.save()
@@ -338,8 +324,7 @@ class Trainer:
             state.equilibria[rows] = result.solution.state
         state.step += 1
         state.sums.add(result, len(rows), norm)
-        for callback in self.callbacks:
-            callback.on_step(self, result)
+        self._tell.step(self, result)
 
     def _finish_epoch(self, seconds: float) -> dict[str, float]:
         state, sums = self.state, self.state.sums
@@ -364,8 +349,11 @@ class Trainer:
             direct = self.config.mode == "direct" or state.step <= self.config.warmup_steps
             solver = None if direct else self.config.solver
             self.model.evaluator.start_step(state.step - 1, self.total_steps, Part.VALIDATION)
+            tell = self._tell.evaluation(self, len(self.validation[0]))
             with self._measuring():
-                metrics = evaluate(self.model, state.parameters, *self.validation, solver, layers=self.config.layers)
+                metrics = evaluate(
+                    self.model, state.parameters, *self.validation, solver, layers=self.config.layers, tell=tell
+                )
             record |= {
                 "valid_loss": metrics.loss,
                 "valid_accuracy": metrics.accuracy,
