@@ -30,9 +30,11 @@ from qiskit_qdeq.classifier_options import (
 )
 from qiskit_qdeq.equilibrium.solvers import Solver
 from qiskit_qdeq.evaluation.sampling import Sampling
-from qiskit_qdeq.exceptions import InputError, warn_user
+from qiskit_qdeq.exceptions import ConvergenceError, InputError, warn_user
+from qiskit_qdeq.execution.account import Budget
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.inference import Prediction, predict
+from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.readout import softmax
 from qiskit_qdeq.saved_classifier import load_classifier, save_classifier
 from qiskit_qdeq.training.progress import ProgressBar
@@ -74,9 +76,14 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         estimator: an estimator primitive of your own (any `BaseEstimatorV2`) instead of `backend`.
         shots: executions per circuit; None is exact on simulators, the service's default on devices.
         sampling: shots or precision per purpose, and the weight gradient's estimator; see `Sampling`.
+        journal: file in which `fit` keeps its jobs at a service; needs an integer `random_state`. A `fit` repeated with the
+            same data and arguments, after a crash or with a larger budget, fetches what was paid for instead of running it
+            again. Predictions are measured anew and use none.
+        budget: the most that a call of `fit` or `partial_fit` may spend, such as "600s, 20000 circuits", see `Budget.parse`;
+            with a journal all that was spent on it counts.
         dtype: "float64" or "float32", of the exact backend.
         on_failure: "raise", "warn" or "accept" samples without an equilibrium when predicting.
-        verbose: show a progress bar.
+        verbose: show progress, of predictions too where circuits are measured.
         random_state: seed of everything random.
 
     Attributes:
@@ -121,6 +128,8 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         estimator: Any = None,
         shots: int | None = None,
         sampling: Sampling | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        budget: Budget | str | None = None,
         dtype: str = "float64",
         on_failure: str = "warn",
         verbose: bool = False,
@@ -156,6 +165,8 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.estimator = estimator
         self.shots = shots
         self.sampling = sampling
+        self.journal = journal
+        self.budget = budget
         self.dtype = dtype
         self.on_failure = on_failure
         self.verbose = verbose
@@ -164,12 +175,19 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> Self:
         """Train from scratch on samples X (N, features) with labels y (N,) of at least 2 classes.
 
+        What ends it on the way (BudgetError, ServiceError and other errors of a primitive, Ctrl-C) leaves the classifier
+        fitted with the steps taken so far, as the exception's note says: `history_` has the finished epochs, and `predict`,
+        `save` and `partial_fit` work. InputError, ConvergenceError and what comes before the first step leave it unfitted.
+
         Returns:
             This classifier, fitted.
 
         Raises:
             InputError: (a ValueError) for data or arguments that cannot be used.
             ConvergenceError: if training leaves the numbers a computer has, or a gradient does not exist.
+            BudgetError: if the next step would exceed `budget`.
+            ServiceError: if a service refuses a job, or fails for too long.
+            JournalError: if the journal is damaged, of another device, or cannot be written.
         """
         # whatever fails from here on leaves an unfitted classifier, never old weights with new labels
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
@@ -182,16 +200,29 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X, valid_x, labels, valid_labels = self._hold_out(X, labels)
             held_out = (valid_x, valid_labels)
         config = training_config(self, self.epochs, self.schedule, self._seed())
-        with opened(self, model) as running, ProgressBar(self.verbose) as bar:
+        with ProgressBar(self.verbose) as bar, opened(self, model, journal=self.journal, budget=self.budget) as running:
             trainer = Trainer(running, config, X, labels, *held_out, callbacks=[bar])
-            result = trainer.run()
-        self.model_ = model
-        self.parameters_ = result.parameters
-        self.history_ = result.history
-        self.n_iter_ = len(result.history)
-        self._optimizer_state = trainer.state.optimizer
-        self._built_with = {name: getattr(self, name) for name in OF_MODEL}
+            try:
+                trainer.run()
+            except (InputError, ConvergenceError):
+                raise
+            except BaseException as error:
+                if trainer.state.step and np.isfinite(trainer.state.parameters).all():
+                    self._take(model, trainer)
+                    error.add_note(_kept(self, trainer))
+                raise
+        self._take(model, trainer)
         return self
+
+    def _take(self, model: QDEQModel, trainer: Trainer) -> None:
+        """Make what was trained this classifier's own."""
+        state = trainer.state
+        self.model_ = model
+        self.parameters_ = (state.parameters if state.best_epoch < 0 else state.best_parameters).copy()
+        self.history_ = state.history
+        self.n_iter_ = len(state.history)
+        self._optimizer_state = state.optimizer
+        self._built_with = {name: getattr(self, name) for name in OF_MODEL}
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """One epoch over X, y at a constant rate, continuing where the last call (or `fit`) ended.
@@ -203,9 +234,14 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             InputError: if `classes` is missing at first, y holds a label that is not among them, or an argument that the
-                model is built from was changed by `set_params` since.
+                model is built from was changed by `set_params` since; with a `journal`, which is for `fit`.
+            BudgetError: if the next step would exceed `budget`; the classifier stays as it was, as with every error.
         """
         check_arguments(self)
+        if self.journal is not None:
+            raise InputError(
+                f"journal={self.journal!r} is for fit, whose calls can be repeated: set_params(journal=None) for partial_fit"
+            )
         first = not hasattr(self, "parameters_")
         if first:
             if classes is None:
@@ -226,7 +262,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.history_, self.n_iter_ = [], 0
         labels = np.searchsorted(self.classes_, y)
         config = training_config(self, 1, "constant", self._seed() + self.n_iter_)
-        with opened(self, self.model_) as running:
+        with opened(self, self.model_, budget=self.budget) as running:
             trainer = Trainer(running, config, X, labels, initial_parameters=None if first else self.parameters_)
             if not first:
                 trainer.state.optimizer = self._optimizer_state
@@ -285,14 +321,24 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = None if self.mode == "direct" else chosen_solver(self)
         inputs = self.model_.prepare(X).astype(self.model_.dtype)
-        with opened(self, self.model_) as running:
-            return predict(running, self.parameters_, inputs, chosen, layers=self.layers, on_failure=self.on_failure)
+        with ProgressBar(self.verbose) as bar, opened(self, self.model_) as running:
+            running.evaluator.listen(bar.on_job)
+            tell = bar.evaluation(running, "predicting", len(inputs))
+            return predict(
+                running,
+                self.parameters_,
+                inputs,
+                chosen,
+                layers=self.layers,
+                on_failure=self.on_failure,
+                tell=tell,
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to a `.safetensors` file, with a `.json` copy of its arguments for people.
 
-        Steps before it in a pipeline (scalers) are not part of it, nor is a `template`, nor a `random_state` that is no
-        integer.
+        Steps before it in a pipeline (scalers) are not part of it, nor is a `template`, a `journal`, or a `random_state`
+        that is no integer.
 
         Raises:
             InputError: for labels that are neither numbers nor str, or another ending of the path.
@@ -334,3 +380,9 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(self.random_state, int | np.integer):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
+
+
+def _kept(options: QDEQClassifier, trainer: Trainer) -> str:
+    """What is left of a fit that was ended, and how to go on."""
+    more = "partial_fit goes on from there" if options.journal is None else "fit again to go on with the journal's jobs"
+    return f"the classifier keeps {trainer.state.step} of {trainer.total_steps} steps; {more}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -142,16 +144,25 @@ def is_exact(options: Any) -> bool:
     return isinstance(options.backend, str) and options.backend == "exact" and options.estimator is None
 
 
-def opened(options: Any, model: QDEQModel) -> AbstractContextManager[QDEQModel]:
+def opened(
+    options: Any, model: QDEQModel, *, journal: Any = None, budget: Any = None
+) -> AbstractContextManager[QDEQModel]:
     """`model` with its circuits executed as the arguments say, for as long as the context lasts.
+
+    Args:
+        options: the classifier.
+        model: its model.
+        journal, budget: its own where they are to be used.
 
     Raises:
         InputError: for arguments that contradict each other or have no effect.
     """
     if options.sampling is not None and not isinstance(options.sampling, Sampling):
         raise InputError(f"sampling must be a Sampling or None, got {options.sampling!r}")
+    _check_journal(options, journal)
     if is_exact(options):
-        given = [name for name in ("shots", "sampling") if getattr(options, name) is not None]
+        wanted = {"shots": options.shots, "sampling": options.sampling, "journal": journal, "budget": budget}
+        given = [name for name, value in wanted.items() if value is not None]
         if given:
             raise InputError(
                 f"{_shown(options, given)} has no effect with backend='exact': give a backend such as 'aer' or "
@@ -160,22 +171,49 @@ def opened(options: Any, model: QDEQModel) -> AbstractContextManager[QDEQModel]:
         return contextlib.nullcontext(model)
     # imported here: who never measures does not load the primitives
     from qiskit_qdeq.execution.description import Execution
-    from qiskit_qdeq.execution.running import executed
 
     backend, estimator = options.backend, options.estimator
     seed = int(options.random_state) if isinstance(options.random_state, int | np.integer) else None
     if isinstance(backend, Execution):
         if options.shots is not None:
             raise InputError("shots is part of the Execution given as backend: set it there")
-        return executed(model, backend, sampling=options.sampling, estimator=estimator)
+        return _kept(model, backend, options.sampling, journal, budget, estimator=estimator)
     if isinstance(backend, str) and estimator is None:
         execution = Execution(backend, shots=options.shots, seed=seed)
-        return executed(model, execution, sampling=options.sampling)
+        return _kept(model, execution, options.sampling, journal, budget)
     execution = Execution("given", shots=options.shots, seed=seed)
     device = None if isinstance(backend, str) else backend
     if device is None and backend != "exact":
         raise InputError(f"backend {backend!r} and an estimator object exclude each other: give one of them")
-    return executed(model, execution, sampling=options.sampling, backend=device, estimator=estimator)
+    return _kept(model, execution, options.sampling, journal, budget, backend=device, estimator=estimator)
+
+
+def _check_journal(options: Any, journal: Any) -> None:
+    if journal is None:
+        return
+    if not isinstance(journal, str | os.PathLike) or not os.fspath(journal):
+        raise InputError(f"journal must name a file, got {journal!r}")
+    if not isinstance(options.random_state, int | np.integer):
+        raise InputError(
+            f"journal={journal!r} needs an integer random_state, got {options.random_state!r}: only a fit that asks for the "
+            "same again can fetch what it paid for"
+        )
+
+
+@contextlib.contextmanager
+def _kept(
+    model: QDEQModel, execution: Any, sampling: Sampling | None, journal: Any, budget: Any, **objects: Any
+) -> Iterator[QDEQModel]:
+    """`executed`, which takes a journal where there is no use for one."""
+    from qiskit_qdeq.execution.durable import DurableEstimator
+    from qiskit_qdeq.execution.running import executed
+
+    with executed(model, execution, sampling=sampling, journal=journal, budget=budget, **objects) as measured:
+        if journal is not None and not isinstance(getattr(measured.evaluator, "estimator", None), DurableEstimator):
+            raise InputError(
+                f"journal={journal!r} has no effect on a simulator, whose jobs can be run again: leave it out"
+            )
+        yield measured
 
 
 def _is_number(value: Any) -> bool:

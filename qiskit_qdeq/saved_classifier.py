@@ -14,6 +14,7 @@ from qiskit_qdeq.classifier_options import OF_MODEL, build_model, check_argument
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import CheckpointError, InputError
+from qiskit_qdeq.execution.account import Budget
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -122,13 +123,16 @@ def _plain(name: str, value: Any) -> Any:
     """A constructor argument in plain values; objects as dicts of their fields."""
     if name == "template":
         return None if value is None else "given"
+    if name == "journal":
+        # a file of this machine, which a file from anybody must not make another machine write
+        return None
     if name == "random_state" and not isinstance(value, int | np.integer):
         # a generator's position is no seed to start from again
         return None
     if isinstance(value, Solver):
         options = dataclasses.asdict(value)
         return {"solver": f"scipy:{options.pop('method')}" if value.name == "scipy" else value.name, **options}
-    if isinstance(value, Backward | Execution | Sampling):
+    if isinstance(value, Backward | Budget | Execution | Sampling):
         return dataclasses.asdict(value)
     if (name == "estimator" and value is not None) or (name == "backend" and not isinstance(value, str)):
         raise InputError(
@@ -147,4 +151,8 @@ def _object(name: str, value: Any) -> Any:
         return Execution(**value)
     if name == "sampling" and isinstance(value, dict):
         return Sampling(**value)
+    if name == "budget" and isinstance(value, dict):
+        return Budget(**value)
+    if name == "journal" and value is not None:
+        raise ValueError("it names a journal, which no classifier's file does")
     return value

@@ -365,6 +365,8 @@ BAD = {
     "estimator": [3, "aer"],
     "shots": [5, 0, -1, 1.5, "many"],
     "sampling": [3, "fine"],
+    "journal": [3, "", "jobs.jsonl"],
+    "budget": [3, "600 parsecs", "600s"],
     "dtype": ["float16", None],
     "on_failure": ["ignore", None],
     "random_state": [-1, "x", 1.5],

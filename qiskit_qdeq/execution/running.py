@@ -67,6 +67,10 @@ def executed(
         )
     if chosen.forward is None and amount is not None:
         chosen = replace(chosen, forward=amount)
+    if isinstance(budget, str):
+        budget = Budget.parse(budget)
+    if not (budget is None or isinstance(budget, Budget)):
+        raise InputError(f"budget must be a Budget or a text such as '600s', got {budget!r}")
     announce = Announcer()
     announce.listeners.extend(listeners)
     if not (journal is None or isinstance(journal, Journal)):
@@ -77,7 +81,7 @@ def executed(
         backend=backend,
         estimator=estimator,
         journal=journal,
-        budget=Budget.parse(budget) if isinstance(budget, str) else budget,
+        budget=budget,
         announce=announce,
     ) as opened:
         transpiled: dict[str, Any] = {"pass_manager": opened.pass_manager}

@@ -49,6 +49,8 @@ class JobStatus:
         self._retry = None
         if event.kind in ("submitted", "waiting"):
             job = self._jobs.setdefault(event.job, _Job(self._clock()))
+            if event.status == "RUNNING" and job.status != "running":
+                job.since = self._clock()
             job.status, job.position = event.status.lower() or "submitted", event.position
             if event.kind == "waiting":
                 self._waited_for = event.job

@@ -1,5 +1,5 @@
-"""Progress a person can follow: epoch, loss, accuracy, residual; where circuits are measured, also what they have cost and what
-a service is doing with them and for how long, between steps too: a long queue does not look like a hang.
+"""Progress a person can follow: epoch, loss, accuracy, residual; where circuits are measured, also what they have cost, and
+what a service is doing with them and for how long, between steps too: a long queue does not look like a hang.
 """
 
 from __future__ import annotations
