@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_the_steps_taken(service):
     with pytest.raises(KeyboardInterrupt) as caught:
         model.fit(X, Y)
     interrupt.join()
-    assert "keeps 2 of 400 steps" in caught.value.__notes__[0]
+    assert " of 400 steps; partial_fit" in caught.value.__notes__[0]
     assert np.isfinite(model.parameters_).all()
     model.set_params(backend="exact").predict(X)
 

@@ -112,7 +112,7 @@ class LineDisplay:
         self._figures: dict[str, str] = {}
         self._text = self._state = ""
         self._began = self._written = 0.0
-        self._shown = (0, "")
+        self._shown: tuple[Any, ...] = ()
 
     def begin(self, title: str, total: int, done: int) -> None:
         """See `Display`."""
@@ -149,8 +149,8 @@ class LineDisplay:
         self._title = ""
 
     @property
-    def _news(self) -> tuple[int, str]:
-        return self._done, self._state
+    def _news(self) -> tuple[Any, ...]:
+        return self._done, self._state, self._figures
 
     def _write_if_due(self) -> None:
         pause = _NEWS if self._news != self._shown else _NO_NEWS
