@@ -16,7 +16,7 @@ from qiskit_qdeq.programs import evaluate, train
 from qiskit_qdeq.programs.arguments import TrainArguments
 from qiskit_qdeq.programs.logs import RedactingFormatter, logged
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*more shots")
+few_shots = pytest.mark.filterwarnings("ignore:.*more shots")
 TOKEN = "fake" + "0123456789abcdefABCDEF-_" * 2
 SHORT_TOKEN = "short-secret"
 TINY = {"epochs": 2, "limit": 12, "batch_size": 6, "no_plots": True}
@@ -41,6 +41,7 @@ def test_importing_the_package_installs_nothing_but_a_null_handler():
     assert qiskit_qdeq.__version__
 
 
+@few_shots
 def test_a_quiet_program_prints_nothing_and_logs_all_the_same(tmp_path, capfd):
     log = tmp_path / "run.log"
     options = {**TINY, "backend": "aer", "shots": 64, "quiet": True, "log_file": str(log)}
@@ -100,11 +101,15 @@ def test_the_error_that_ends_a_program_is_its_last_entry(tmp_path, capfd):
     log = tmp_path / "run.log"
     with pytest.raises(InputError):
         train.main({**TINY, "learning_rate": -1.0, "output": tmp_path / "run", "log_file": str(log)})
-    assert "ERROR qiskit_qdeq.programs: ended by InputError: TrainingConfig: learning_rate" in log.read_text("utf-8").splitlines()[-1]
+    assert (
+        "ERROR qiskit_qdeq.programs: ended by InputError: TrainingConfig: learning_rate"
+        in log.read_text("utf-8").splitlines()[-1]
+    )
 
 
 @pytest.mark.filterwarnings("always:.*more shots")
-def test_warnings_of_a_program_are_printed_once_and_logged(tmp_path, capfd):
+def test_warnings_of_a_program_are_printed_once_and_logged(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("qiskit_qdeq.training.unsolved._TOLERATED", -1.0)
     log = tmp_path / "run.log"
     words = ["train", "--backend", "aer", "--shots", "10", "--epochs", "1", "--limit", "12", "--no-plots", "--verbose"]
     assert main([*words, "--output", str(tmp_path / "run"), "--log-file", str(log)]) == 0

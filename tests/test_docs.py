@@ -1,0 +1,88 @@
+"""The programs in docs/callbacks.md run as they stand and record what they say; those of a library that is missing skip."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qiskit_qdeq
+
+ROOT = Path(qiskit_qdeq.__file__).parent.parent
+PAGE = ROOT / "docs" / "callbacks.md"
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```", PAGE.read_text("utf-8") if PAGE.exists() else "", re.MULTILINE | re.DOTALL
+)
+NEEDED = {"tensorboardX": ("tensorboardX",), "mlflow": ("mlflow", "sqlalchemy")}
+
+pytestmark = pytest.mark.skipif(not BLOCKS, reason="an installed package has no documentation beside it")
+
+
+def run_block(part, folder):
+    [block] = [block for block in BLOCKS if part in block]
+    for name in NEEDED.get(part, ()):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    (folder / "recipe.py").write_text(block, "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "recipe.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_every_recipe_is_among_those_tested():
+    assert len(BLOCKS) == 4
+    for part in ("JSONLines", "tensorboardX", "mlflow", "logging.basicConfig"):
+        assert sum(part in block for block in BLOCKS) == 1
+
+
+def test_json_lines_hold_every_step_and_epoch(tmp_path):
+    run_block("JSONLines", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text("utf-8").splitlines()]
+    assert [line["what"] for line in lines] == ["step", "step", "epoch"] * 2
+    assert [line["step"] for line in lines if line["what"] == "step"] == [1, 2, 3, 4]
+    assert sum(line["shots"] for line in lines if line["what"] == "epoch") == sum(
+        line["shots"] for line in lines if line["what"] == "step"
+    )
+
+
+def test_the_log_is_set_up_without_a_word(tmp_path):
+    done = run_block("logging.basicConfig", tmp_path)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_tensorboard_has_all_figures_of_all_epochs(tmp_path):
+    run_block("tensorboardX", tmp_path)
+    from tensorboardX.proto.event_pb2 import Event
+
+    [path] = (tmp_path / "runs" / "digits").iterdir()
+    data, scalars = path.read_bytes(), {}
+    while data:
+        # length, its checksum, event, its checksum
+        size = struct.unpack("<Q", data[:8])[0]
+        event = Event.FromString(data[12 : 12 + size])
+        for value in event.summary.value:
+            scalars.setdefault(value.tag, []).append(event.step)
+        data = data[16 + size :]
+    assert scalars["step/loss"] == list(range(1, 16))
+    assert scalars["epoch/valid_accuracy"] == [1, 2, 3, 4, 5]
+
+
+def test_mlflow_has_the_configuration_and_all_figures_of_all_epochs(tmp_path):
+    run_block("mlflow", tmp_path)
+    code = (
+        "import json, mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db'); client = mlflow.MlflowClient();"
+        "[run] = client.search_runs(['0']); metrics = client.get_metric_history(run.info.run_id, 'valid_accuracy');"
+        "print(json.dumps([run.info.status, run.data.params['epochs'], [metric.step for metric in metrics]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["FINISHED", "5", [1, 2, 3, 4, 5]]
