@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from qiskit_qdeq.evaluation.protocol import Cost
+from qiskit_qdeq.execution.redaction import redact
 
 logger = logging.getLogger("qiskit_qdeq.execution")
 
@@ -75,3 +78,15 @@ def _shown(cost: Cost | None) -> str:
         return ""
     seconds = f", {cost.qpu_seconds:,.1f} s of QPU time" if cost.qpu_seconds else ""
     return f"({cost.circuits:,} circuits, {cost.shots:,} shots{seconds})"
+
+
+@contextlib.contextmanager
+def noted(announce: Announcer) -> Iterator[None]:
+    """What the service's client warns of is announced: a warning that a user turned into an error must not lose a job."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for text in {redact(item.message) for item in caught if item.category is UserWarning}:
+                announce("notice", detail=text)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from qiskit_qdeq.execution.events import Announcer
+from qiskit_qdeq.execution.events import Announcer, noted
 from qiskit_qdeq.execution.failures import failure_of
 from qiskit_qdeq.execution.lifetime import Given, Lifetime, close_mode
-from qiskit_qdeq.execution.redaction import redact
 
 #: Seconds after which an unanswered request counts as failed; the client itself would wait for ever.
 _READ_TIMEOUT = 120.0
@@ -94,12 +92,14 @@ class IBMClient:
 
     def submit(self, pubs: Sequence[Any], tags: Sequence[str], precision: float | None = None) -> str:
         """See `Client`."""
-        environment, chosen = self._running().options.environment, {} if precision is None else {"precision": precision}
-        own = list(environment.job_tags or [])
-        with self._noted():
+        chosen = {} if precision is None else {"precision": precision}
+        with noted(self._announce):
+            primitive = self._running()
+            environment = primitive.options.environment
+            own = list(environment.job_tags or [])
             try:
                 environment.job_tags = [*own, *tags]
-                job = self._running().run(list(pubs), **chosen)
+                job = primitive.run(list(pubs), **chosen)
             finally:
                 environment.job_tags = own
         name: str = job.job_id()
@@ -110,7 +110,7 @@ class IBMClient:
 
     def find(self, tag: str) -> list[str]:
         """See `Client`."""
-        with self._noted():
+        with noted(self._announce):
             found = self._service.jobs(
                 limit=None, job_tags=[tag], instance=getattr(self._backend, "_instance", None), descending=False
             )
@@ -121,7 +121,7 @@ class IBMClient:
 
     def state(self, job: str) -> JobState:
         """See `Client`."""
-        with self._noted():
+        with noted(self._announce):
             handle = self._handle(job)
             status = str(getattr(handle.status(), "name", handle.status()))
             if status in ("CANCELLED", "ERROR"):
@@ -131,7 +131,7 @@ class IBMClient:
 
     def position(self, job: str) -> int | None:
         """See `Client`."""
-        with self._noted(), contextlib.suppress(Exception):
+        with noted(self._announce), contextlib.suppress(Exception):
             found = self._handle(job).metrics().get("position_in_queue")
             if isinstance(found, int):
                 return found
@@ -139,17 +139,17 @@ class IBMClient:
 
     def result(self, job: str) -> Any:
         """See `Client`."""
-        with self._noted():
+        with noted(self._announce):
             return self._handle(job).result()
 
     def cancel(self, job: str) -> None:
         """See `Client`."""
-        with self._noted(), contextlib.suppress(Exception):
+        with noted(self._announce), contextlib.suppress(Exception):
             self._handle(job).cancel()
 
     def charged(self, job: str) -> float | None:
         """See `Client`."""
-        with self._noted(), contextlib.suppress(Exception):
+        with noted(self._announce), contextlib.suppress(Exception):
             usage = self._handle(job).metrics().get("usage") or {}
             seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
             settled = usage.get("status", "final") != "pending"
@@ -159,7 +159,7 @@ class IBMClient:
 
     def refusal(self) -> str:
         """See `Client`."""
-        with self._noted():
+        with noted(self._announce):
             usage = self._service.usage()
         if not usage.get("usage_limit_reached"):
             return ""
@@ -172,7 +172,7 @@ class IBMClient:
         from qiskit_ibm_runtime import Session
 
         try:
-            with self._noted():
+            with noted(self._announce):
                 found = Session.from_id(mode, self._service)
                 closed = str(found.status() or "").lower() == "closed"
         except Exception as error:
@@ -200,17 +200,6 @@ class IBMClient:
         if job not in self._jobs:
             self._jobs[job] = self._service.job(job)
         return self._jobs[job]
-
-    @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
-        """What the client warns of goes to the log: a warning that a user turned into an error must not lose a job."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                yield
-            finally:
-                for text in {redact(item.message) for item in caught if item.category is UserWarning}:
-                    self._announce("notice", detail=text)
 
 
 def _limit_waiting(service: Any) -> None:

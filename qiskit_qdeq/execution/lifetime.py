@@ -6,10 +6,9 @@ import contextlib
 from typing import Any
 
 from qiskit.providers import BackendV2
-from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from qiskit_qdeq.execution.events import Announcer
-from qiskit_qdeq.execution.failures import failure_of
+from qiskit_qdeq.execution.events import Announcer, noted
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.execution.modes import create_mode, other_modes
 from qiskit_qdeq.execution.redaction import redact
@@ -17,6 +16,8 @@ from qiskit_qdeq.execution.redaction import redact
 
 class Lifetime:
     """What jobs are submitted to: the device itself, a batch or a session, whose id is in the journal while it is open.
+
+    One that was opened, but whose id never arrived, is out of reach: it costs nothing, and the service closes it as unused.
 
     Args:
         backend: the device.
@@ -107,15 +108,17 @@ class Given(Lifetime):
 
 def close_mode(mode: Any, announce: Announcer) -> bool:
     """Close a session or batch, with some patience for a service that does not answer; whether it is closed."""
+    # whatever the reason, once more costs less than a session that stays open
     attempts = Retrying(
         stop=stop_after_attempt(4),
         wait=wait_exponential(multiplier=0.5, max=4),
-        retry=retry_if_exception(lambda error: isinstance(error, Exception) and failure_of(error).can_repeat),
+        retry=retry_if_exception_type(Exception),
+        reraise=True,
     )
     try:
-        attempts(mode.close)
+        with noted(announce):
+            attempts(mode.close)
     except Exception as error:
-        cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
-        announce("notice", mode.session_id or "", detail=f"could not be closed: {redact(cause)}")
+        announce("notice", mode.session_id or "", detail=f"could not be closed: {redact(error)}")
         return False
     return True
