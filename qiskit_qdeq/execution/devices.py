@@ -13,9 +13,12 @@ from typing import Any
 
 from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import InstructionProperties, Target
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.events import Announcer, noted
+from qiskit_qdeq.execution.failures import failure_of
 from qiskit_qdeq.execution.redaction import redact
 from qiskit_qdeq.execution.timing import default_rep_delay
 
@@ -122,29 +125,55 @@ def ibm_backend(name: str) -> BackendV2:
     Raises:
         InputError: if there is no account, the service refuses it, or it has no such device.
     """
-    from qiskit.providers.exceptions import QiskitBackendNotFoundError
     from qiskit_ibm_runtime import QiskitRuntimeService
-    from qiskit_ibm_runtime.exceptions import IBMError
+
+    attempts = Retrying(
+        stop=stop_after_attempt(3),
+        wait=wait_exponential(multiplier=0.5, max=4),
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
+    )
+    service = None
+    try:
+        with noted(Announcer()):
+            service = attempts(QiskitRuntimeService)
+            return attempts(lambda: _device(service, name))
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {redact(error)}"
+    # raised here and not above: the original exception, its text and the frames of the client can hold the token
+    if service is None:
+        raise InputError(
+            f"backend 'ibm:{name}' needs an IBM Quantum account, and none could be used ({reason}); save one with "
+            "QiskitRuntimeService.save_account(...) or set QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE"
+        )
+    raise InputError(
+        f"backend 'ibm:{name}' could not be reached ({reason}); check the account's access to it and try again"
+    )
+
+
+def _device(service: Any, name: str) -> BackendV2:
+    """The device, with everything that transpiling for it needs."""
+    from qiskit.providers.exceptions import QiskitBackendNotFoundError
 
     try:
-        service = QiskitRuntimeService()
-    except Exception as error:
-        # never chained: the original text and the frames of the client can hold the token
-        raise InputError(
-            f"backend 'ibm:{name}' needs an IBM Quantum account, and none could be used "
-            f"({type(error).__name__}: {redact(error)}); save one with QiskitRuntimeService.save_account(...) "
-            "or set QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE"
-        ) from None
-    try:
-        return service.backend(name)
+        backend: BackendV2 = service.backend(name)
+        assert backend.target is not None
+        return backend
     except QiskitBackendNotFoundError:
-        names = sorted(backend.name for backend in service.backends())
-        raise InputError(f"your account has no device {name!r}; it has {', '.join(names) or 'none'}") from None
-    except IBMError as error:
-        raise InputError(
-            f"backend 'ibm:{name}' could not be reached ({type(error).__name__}: {redact(error)}); check the account's "
-            "access to it and try again"
-        ) from None
+        # the client says the same where what the service answered about the device could not be read
+        if name in (names := sorted(entry.name for entry in service.backends())):
+            raise
+    raise InputError(f"your account has no device {name!r}; it has {', '.join(names) or 'none'}")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether connecting again may help: what the client says of an account hides why it could not be used."""
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & {"InvalidAccountError", "QiskitBackendNotFoundError"}:
+        return True
+    return isinstance(error, Exception) and failure_of(error).can_repeat
 
 
 def _plain(name: str) -> str:

@@ -112,7 +112,7 @@ def test_failing_account_says_what_to_do_and_keeps_the_token_out(monkeypatch):
     assert jwt not in str(caught.value)
     assert "bad token *** or ***" in str(caught.value)
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 def test_unknown_device_lists_those_of_the_account(monkeypatch):
