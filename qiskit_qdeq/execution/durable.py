@@ -38,9 +38,9 @@ _READS = 3
 class _RepeatError(Exception):
     """A job is over without a usable result, and another may do better."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, executed: bool = False) -> None:
         super().__init__(failure.message)
-        self.failure = failure
+        self.failure, self.executed = failure, executed
 
 
 class DurableEstimator:
@@ -134,17 +134,15 @@ class DurableEstimator:
             if entry.state in ("prepared", "failed"):
                 self._submit(job)
                 entry = self._entry(job)
+            name = entry.job
             try:
                 return self._finish(job, entry)
             except _RepeatError as error:
                 failure = error.failure
-                charged = self._charged(entry.job)
-                self._refuse_hopeless(failure, f"job {entry.job}", job, entry, charged)
-                self.journal.failed(job.key, failure.message, charged or 0.0)
-                self._book()
+                self._give_up(job, entry, failure, error.executed)
                 if failure.kind is Kind.SESSION:
                     self.client.lifetime.renew(failure.message)
-                self.announce("failed", entry.job, detail=f"{failure.message}; submitting it again")
+                self.announce("failed", name, detail=f"{failure.message}; submitting it again")
                 self._try.sleep(min(2.0**attempt, 30.0) * (attempt > 0))
                 last = failure
         raise ServiceError(
@@ -153,26 +151,27 @@ class DurableEstimator:
 
     def _finish(self, job: DurableJob, entry: Entry) -> Any:
         """Wait for the job of `entry`, read its result and check it."""
-        finished = entry.state == "finished"
+        finished, broken = entry.state == "finished", None
         try:
             if not finished:
                 self._wait(job, entry)
             result = self._read(job, entry.job)
-        except QDEQError:
-            raise
-        except _RepeatError:
+        except (QDEQError, _RepeatError):
             raise
         except Exception as error:
-            failure = failure_of(error)
-            if type(error).__name__ != "RuntimeJobNotFound":
-                raise ServiceError(f"job {entry.job}: {failure.message}; it is fetched when the run resumes") from None
+            broken = failure_of(error)
+        # raised here and not above: the client's exception, which is not redacted, must not hang on ours
+        if broken is not None:
+            if broken.kind is not Kind.GONE:
+                raise ServiceError(f"job {entry.job}: {broken.message}; it is fetched when the run resumes")
             self.announce("lost", entry.job, detail="the service does not know it any more")
-            raise _RepeatError(Failure(Kind.TRANSIENT, "the service does not know it any more")) from None
+            raise _RepeatError(Failure(Kind.GONE, "the service does not know it any more"), executed=True)
         if finished:
+            self.client.forget(entry.job)
             self.announce("fetched", entry.job, cost=entry.cost)
             return result
-        charged = self._charged(entry.job)
-        cost = entry.cost if charged is None else replace(entry.cost, qpu_seconds=charged)
+        cost = self._charged(entry)
+        self.client.forget(entry.job)
         self.journal.finished(job.key, cost)
         self._book()
         self.announce("finished", entry.job, cost=cost)
@@ -190,9 +189,7 @@ class DurableEstimator:
         if entry is None or entry.state == "failed":
             self.journal.prepare(key, spec.cost)
         tag = f"qdeq:{self.journal.run}:{key}"
-        sessions = 0
-
-        found: list[str] = []
+        sessions, found, broken = 0, list[str](), None
 
         def attempt() -> str:
             nonlocal doubtful, searching, unchecked, sessions, found
@@ -205,9 +202,9 @@ class DurableEstimator:
                     return found[0]
                 if searching:
                     self._searching = searching = False
-                if unchecked:
-                    self._check(spec.cost)
-                    unchecked = False
+            if unchecked:
+                self._check(spec.cost)
+                unchecked = False
             try:
                 return self.client.submit(job.labelled(), [f"qdeq:{self.journal.run}", tag], spec.precision)
             except QDEQError:
@@ -219,6 +216,8 @@ class DurableEstimator:
                     sessions += 1
                     if sessions <= self._attempts:
                         self.client.lifetime.renew(failure.message)
+                        # the reason may be that the account has nothing left
+                        self._refusal_asked, unchecked = float("-inf"), True
                         raise SessionClosedError(failure.message) from None
                 raise
 
@@ -227,10 +226,10 @@ class DurableEstimator:
         except QDEQError:
             raise
         except Exception as error:
-            failure, advice = failure_of(error), self.client.lifetime.advice
-            raise ServiceError(
-                f"the service did not take a job: {failure.message}{f'; {advice}' if advice else ''}"
-            ) from None
+            broken = failure_of(error)
+        if broken is not None:
+            hint = "" if broken.advice or broken.kind is not Kind.HOPELESS else self.client.lifetime.advice
+            raise ServiceError(f"the service did not take a job: {broken.message}{f'; {hint}' if hint else ''}")
         self.replaying = self.replaying and bool(found)
         self.journal.submitted(key, name)
         self._book()
@@ -238,11 +237,20 @@ class DurableEstimator:
 
     def _check(self, cost: Cost) -> None:
         self.account.check(cost)
-        if time.monotonic() - self._refusal_asked > _REFUSAL_AGE:
+        if time.monotonic() - self._refusal_asked <= _REFUSAL_AGE:
+            return
+        broken = None
+        try:
             refusal = self._try.call(self.client.refusal, "asking for the account's usage")
-            if refusal:
-                raise ServiceError(f"{refusal}; the run can be resumed then")
-            self._refusal_asked = time.monotonic()
+        except QDEQError:
+            raise
+        except Exception as error:
+            broken = failure_of(error)
+        if broken is not None:
+            raise ServiceError(f"the service does not tell the account's usage: {broken.message}")
+        if refusal:
+            raise ServiceError(f"{refusal}; the run can be resumed then")
+        self._refusal_asked = time.monotonic()
 
     def _wait(self, job: DurableJob, entry: Entry) -> None:
         """Until the job has ended; raises unless it has a result."""
@@ -291,22 +299,25 @@ class DurableEstimator:
                 complaint = str(error) if known else f"its result cannot be decoded ({type(error).__name__})"
                 self.announce("notice", name, detail=complaint)
             else:
-                self.client.forget(name)
                 return result
-        raise _RepeatError(Failure(Kind.TRANSIENT, complaint))
+        raise _RepeatError(Failure(Kind.TRANSIENT, complaint), executed=True)
 
-    def _refuse_hopeless(
-        self, failure: Failure, what: str, job: DurableJob, entry: Entry, charged: float | None
-    ) -> None:
-        lost_session = failure.kind is Kind.SESSION and not self.client.lifetime.renewable
-        if failure.kind is not Kind.HOPELESS and not lost_session:
-            return
-        self.journal.failed(job.key, failure.message, charged or 0.0)
+    def _give_up(self, job: DurableJob, entry: Entry, failure: Failure, executed: bool) -> None:
+        """Book a job that has no usable result; raises where another would have none either."""
+        name = entry.job
+        # what ended early ran no circuit to its end, whatever the service charges for it
+        cost = self._charged(entry) if executed else Cost(qpu_seconds=self.client.charged(name) or 0.0)
+        self.client.forget(name)
+        self.journal.failed(job.key, failure.message, cost)
         self._book()
-        raise ServiceError(f"{what}: {failure.message}")
+        self._refusal_asked = float("-inf")
+        if failure.kind is Kind.HOPELESS or (failure.kind is Kind.SESSION and not self.client.lifetime.renewable):
+            raise ServiceError(f"job {name}: {failure.message}")
 
-    def _charged(self, name: str) -> float | None:
-        return self.client.charged(name)
+    def _charged(self, entry: Entry) -> Cost:
+        """What a job that was executed cost: as predicted, with the QPU seconds charged where they are known."""
+        seconds = self.client.charged(entry.job)
+        return entry.cost if seconds is None else replace(entry.cost, qpu_seconds=seconds)
 
     def _entry(self, job: DurableJob) -> Entry:
         return self.journal.entries[job.key]

@@ -112,9 +112,9 @@ class Journal:
         """Its result was read and is usable; `cost` with the QPU seconds charged."""
         self._append({"event": "finished", "key": key, "cost": _plain(cost)})
 
-    def failed(self, key: str, reason: str, qpu_seconds: float = 0.0) -> None:
-        """It has no usable result; the same request may be submitted again."""
-        self._append({"event": "failed", "key": key, "reason": reason[:500], "qpu_seconds": qpu_seconds})
+    def failed(self, key: str, reason: str, cost: Cost | None = None) -> None:
+        """It has no usable result, but a `cost` perhaps; the same request may be submitted again."""
+        self._append({"event": "failed", "key": key, "reason": reason[:500], "cost": _plain(cost or Cost())})
 
     def split(self, key: str, shots: int, reason: str) -> None:
         """It ran, or would run, too long: parts of it take its place."""
@@ -237,9 +237,7 @@ class Journal:
             self.spent += charged - entry.cost
             entry.cost = charged
         elif entry.job:
-            # whatever it did, no circuit of it counts
-            self.spent -= entry.cost
-            self.spent += Cost(qpu_seconds=float(record.get("qpu_seconds", 0.0)))
+            self.spent += _cost(record.get("cost", {})) - entry.cost
         if event == "failed":
             entry.job = ""
         if event == "split":
