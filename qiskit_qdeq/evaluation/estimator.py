@@ -168,6 +168,14 @@ class EstimatorEvaluator:
             raise InputError("what was measured ahead is of another model")
         self.ahead = Measured(inputs, samples, shared)
 
+    def already_spent(self, cost: Cost) -> None:
+        """Count what earlier processes of the same run have spent by its checkpoint, unless a journal knows better."""
+        journal = getattr(self.estimator, "already_spent", None)
+        if journal is None:
+            self.account.spent = cost
+        else:
+            journal(cost)
+
     def interrupt(self) -> None:
         """End waiting for a service, now or when it begins; safe in a signal handler."""
         interrupt = getattr(self.estimator, "interrupt", None)

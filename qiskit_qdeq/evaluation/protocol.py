@@ -185,6 +185,9 @@ class Evaluator(Protocol):
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Take `arrays()` of an earlier process."""
 
+    def already_spent(self, cost: Cost) -> None:
+        """Count what earlier processes of the same run have spent, where there is a budget."""
+
     def interrupt(self) -> None:
         """End waiting for a service, now or when it begins; safe in a signal handler."""
 
@@ -215,6 +218,9 @@ class ExactEvaluator:
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Nothing to take."""
+
+    def already_spent(self, cost: Cost) -> None:
+        """Nothing is spent."""
 
     def interrupt(self) -> None:
         """Nothing is waited for."""

@@ -86,6 +86,12 @@ class DurableEstimator:
         """Number the requests of `position`, such as a training step, from 0."""
         self._position, self._asked = int(position), 0
 
+    def already_spent(self, cost: Cost) -> None:
+        """Begin with this where the run has spent it and its journal is gone."""
+        if not self.journal.entries and cost != Cost():
+            self.journal.finished("earlier", cost)
+            self._book()
+
     def interrupt(self) -> None:
         """End any waiting with StoppedError, now or when it begins; safe in a signal handler."""
         self._try.stop()

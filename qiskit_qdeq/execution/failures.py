@@ -14,7 +14,7 @@ from qiskit_qdeq.execution.redaction import redact
 
 # in exceptions "Error code 1305; ...", in the service's answers {"errors":[{"code":1217,"message":"..."}]}
 _CODE = re.compile(r"""(?:[Ee]rror code:?\s*|\bcode\\*["']:\s*)(\d{4})\b""")
-_WORDS = re.compile(r'''"message\\*":\s*\\*"([^"\\]+)''')
+_WORDS = re.compile(r""""message\\*":\s*\\*"([^"\\]+)""")
 _HTTP = re.compile(r"\b([45]\d\d) (?:Client|Server) Error\b")
 
 #: The job ended because it ran too long.

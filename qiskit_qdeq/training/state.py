@@ -119,6 +119,13 @@ class TrainingState:
             **history_arrays(self.history),
         }
 
+    @property
+    def spent(self) -> Cost:
+        """What all steps and finished epochs have cost, as far as the history tells."""
+        records = [*self.history, vars(self.sums)]
+        amounts = {name: sum(record.get(name, 0) for record in records) for name in SPENT}
+        return Cost(**{name: amount if name == "qpu_seconds" else int(amount) for name, amount in amounts.items()})
+
     def document(self) -> dict[str, Any]:
         """Counters for a checkpoint."""
         return {

@@ -173,6 +173,7 @@ class Trainer:
         require_same_run(loaded, self.identity())
         self.state = restore(loaded, self._optimizer, self.state)
         self.model.evaluator.restore(measured_ahead(loaded))
+        self.model.evaluator.already_spent(self.state.spent)
         if loaded.path == self.checkpoint:
             self._file.take_as(self.state)
         return self

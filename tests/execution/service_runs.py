@@ -153,7 +153,12 @@ def _trained(loopback, folder, resume, config, execution, samples, callbacks, op
 def execution_of(mode: str = "session", **options: Any) -> Execution:
     """Where the run measures."""
     return Execution(
-        "ibm:ibm_loopback", shots=20, mode=mode, resilience_level=0, optimization_level=1, **{"patience": 5.0, **options}
+        "ibm:ibm_loopback",
+        shots=20,
+        mode=mode,
+        resilience_level=0,
+        optimization_level=1,
+        **{"patience": 5.0, **options},
     )
 
 
