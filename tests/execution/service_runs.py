@@ -28,9 +28,9 @@ from qiskit_qdeq.training.trainer import Trainer
 RUN = "0123456789abcdef"
 _RNG = np.random.default_rng(7)
 INPUTS, LABELS = _RNG.normal(size=(16, 4)), np.arange(16) % 2
-#: Two steps of two jobs and a validation of one, twice.
+#: Two steps of one job and a validation of one, twice; 936 circuits.
 CONFIG = TrainingConfig(epochs=2, batch_size=8, mode="direct")
-JOBS = 10
+JOBS = 6
 
 
 @dataclass
@@ -75,7 +75,7 @@ def short_waiting(factor: float = 0.01):
     with (
         mock.patch.object(Persistence, "sleep", lambda self, seconds: sleep(self, factor * seconds)),
         mock.patch.object(tenacity.nap, "time", SimpleNamespace(sleep=lambda seconds: None)),
-        mock.patch.object(PostForcelistRetry, "sleep", lambda self, response=None: None),
+        mock.patch.object(PostForcelistRetry, "sleep", return_value=None),
     ):
         yield
 
@@ -129,7 +129,7 @@ def train(
 
 def _trained(loopback, folder, resume, config, execution, samples, callbacks, options):
     file = folder / "checkpoint.safetensors"
-    with mock.patch.object(journal_module.secrets, "token_hex", lambda size: RUN):
+    with mock.patch.object(journal_module.secrets, "token_hex", return_value=RUN):
         journal = Journal(folder / "jobs.jsonl", run=RUN if resume else None)
     with executed(
         model_config("default", 4, 2, 2).build(), execution or execution_of(), journal=journal, **options
