@@ -91,7 +91,8 @@ def attempt(case: Case, undisturbed: Outcome) -> str:
             loopback.fail(case.kind, case.operation, **case.options)
         outcome = train(loopback, Path(folder))
         ended = "ends" if outcome.error is None else f"stops: {type(outcome.error).__name__}"
-        left = sum(bool(session.jobs) for session in loopback.open_sessions)
+        # a session whose opening was not answered has no id here; without jobs it costs nothing, and ends after 30 minutes
+        left = ", ".join("used" if session.jobs else "unused" for session in loopback.open_sessions) or "none"
         attempts, seconds = outcome.requests["submit"], outcome.seconds
         if outcome.error is not None:
             loopback.clear_faults()
