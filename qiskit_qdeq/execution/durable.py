@@ -70,21 +70,24 @@ class DurableEstimator:
         patience = patience or Patience()
         self._attempts = patience.attempts
         self._try = Persistence(patience, self.announce)
-        # What an earlier process submitted just before it died may be missing in the journal, but nothing after it.
-        self._searching = journal.resumed
+        # What an earlier process submitted may be missing in a journal that was put back or lost.
+        self._searching, self._recognized = journal.resumed, True
         #: Whether all that was asked so far may have been asked by an earlier process.
         self.replaying = journal.resumed
         self._refusal_asked = float("-inf")
         self.account.spent = journal.spent
         self.restart(0)
-        for mode in list(journal.open_modes):
-            if client.close_left_open(mode):
+        journal.claim()
+        for mode, kind in list(journal.open_modes.items()):
+            if client.close_left_open(mode, kind):
                 journal.closed(mode)
                 self.announce("closed", mode, detail="left open by an earlier process")
 
     def restart(self, position: int) -> None:
         """Number the requests of `position`, such as a training step, from 0."""
-        self._position, self._asked = int(position), 0
+        # an earlier process that has got past a position had results of its requests
+        self._searching = self._searching and self._recognized
+        self._position, self._asked, self._recognized = int(position), 0, False
 
     def already_spent(self, cost: Cost) -> None:
         """Begin with this where the run has spent it and its journal is gone."""
@@ -123,6 +126,7 @@ class DurableEstimator:
             self._asked += 1
         job = DurableJob(self, spec, key)
         entry = self.journal.entries.get(key)
+        self._recognized = self._recognized or entry is not None
         limit = self.journal.too_long
         if entry is None and limit is not None and spec.cost.shots >= limit:
             self.journal.split(key, spec.cost.shots, f"a job of {limit} shots ran too long before")
@@ -200,14 +204,15 @@ class DurableEstimator:
         def attempt() -> str:
             nonlocal doubtful, searching, unchecked, sessions, found
             if doubtful or searching:
-                found = self.client.find(tag)
+                refused = () if entry is None else entry.refused
+                found = [name for name in self.client.find(tag) if name not in refused]
                 if found:
+                    self._recognized = True
                     for surplus in found[1:]:
                         self.client.cancel(surplus)
                     self.announce("notice", found[0], detail="was submitted already; it is not submitted again")
                     return found[0]
-                if searching:
-                    self._searching = searching = False
+                searching = False
             if unchecked:
                 self._check(spec.cost)
                 unchecked = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +69,8 @@ class Client(Protocol):
     def refusal(self) -> str:
         """Why the account cannot run anything now, "" if it can."""
 
-    def close_left_open(self, mode: str) -> bool:
-        """Close a session or batch of an earlier process; whether it is closed now."""
+    def close_left_open(self, mode: str, kind: str) -> bool:
+        """Close a "session" or "batch" of an earlier process; whether it is closed now."""
 
 
 class IBMClient:
@@ -153,7 +154,7 @@ class IBMClient:
             usage = self._handle(job).metrics().get("usage") or {}
             seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
             settled = usage.get("status", "final") != "pending"
-            if settled and isinstance(seconds, int | float) and seconds >= 0:
+            if settled and isinstance(seconds, int | float) and 0 <= seconds < math.inf:
                 return float(seconds)
         return None
 
@@ -167,18 +168,18 @@ class IBMClient:
         spent = f" ({consumed:g} of {limit:g} s are used)" if limit and consumed is not None else ""
         return f"the account has met its usage limit{spent}: jobs will not run until there is time again"
 
-    def close_left_open(self, mode: str) -> bool:
+    def close_left_open(self, mode: str, kind: str) -> bool:
         """See `Client`."""
-        from qiskit_ibm_runtime import Session
+        from qiskit_ibm_runtime import Batch, Session
 
         try:
             with noted(self._announce):
-                found = Session.from_id(mode, self._service)
+                found = (Batch if kind == "batch" else Session).from_id(mode, self._service)
                 closed = str(found.status() or "").lower() == "closed"
         except Exception as error:
+            if "Session not found" in str(error):
+                return True  # it is long over
             failure = failure_of(error)
-            if not failure.can_repeat:
-                return True  # it is no longer known there
             self._announce("notice", mode, detail=f"of an earlier process could not be closed: {failure.message}")
             return False
         return closed or close_mode(found, self._announce)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.locking import lock
 from qiskit_qdeq.programs.arguments import TrainArguments
 from qiskit_qdeq.training.checkpoint import has_checkpoint, remove_checkpoint
 
@@ -20,8 +20,6 @@ EVALUATION_JOURNAL = "evaluation-jobs.jsonl"
 FIGURES = ("history", "confusion", "residual_traces", "spectrum", "circuit")
 _RESULTS = (METRICS, *(f"{name}.png" for name in FIGURES))
 _LOCK = ".qdeq-run.lock"
-#: Locking a byte far behind the text leaves the text readable on Windows, whose locks are mandatory.
-_LOCKED_BYTE = 2**30
 
 
 @contextlib.contextmanager
@@ -146,7 +144,7 @@ def _open_locked(path: Path, folder: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(f"--output {folder} cannot be written: {error.strerror or error}") from error
-        if not _lock(descriptor):
+        if not lock(descriptor):
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace") if hasattr(os, "pread") else ""
             os.close(descriptor)
             raise InputError(
@@ -158,24 +156,6 @@ def _open_locked(path: Path, folder: Path) -> int:
             os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
             return descriptor
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether the lock could be taken; where the file system knows no locks, it counts as taken."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-    return True
 
 
 def _is_file_at(descriptor: int, path: Path) -> bool:

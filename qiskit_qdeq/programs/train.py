@@ -118,6 +118,8 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
                 remove_results(folder)
         elif options.overwrite:
             remove_run(folder)
+            if journal is not None:
+                journal.replace()
         try:
             result, seconds = _trained(trainer)
             metrics = _metrics(options, split, executed, config, result, bar)
