@@ -58,6 +58,8 @@ class Budget:
                     f"them, got {text!r}"
                 )
             unit = match[2]
+            if unit not in _SECONDS and not amount.is_integer():
+                raise InputError(f"budget must name whole circuits and shots, got {text!r}")
             name = "qpu_seconds" if unit in _SECONDS else f"{unit.rstrip('s')}s"
             if name in found:
                 raise InputError(f"budget names {_UNITS[name]} twice: {text!r}")

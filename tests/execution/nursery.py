@@ -250,9 +250,8 @@ def _counted(
         number += 1
         if traced:
             os.write(steps, json.dumps({"step": step, "number": number}).encode() + b"\n")
-        if step == "half a line":
-            if number in {point.number for point in points}:
-                os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        if step == "half a line" and number in {point.number for point in points}:
+            os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
         reach(False)
         result = original(*arguments, **options)
         reach(True)

@@ -128,13 +128,18 @@ def test_a_kill_between_any_two_steps_changes_nothing(mode, after, loopback, for
     assert whole.result().differences(reference) == []
     lines = [("half a line", number) for step, number in steps if step == "journal"]
     assert len(steps) > 80
+    # between the service's opening of a session and our line that says so
+    hole = set()
+    if mode != "job":
+        number = next(number for step, number in steps[steps.index(("open", 1)) :] if step == "journal")
+        hole |= {(("journal", number), False), (("half a line", number), False), (("open", 1), True)}
     for index, (step, number) in enumerate([*steps, *([] if after else lines)]):
         shop = Workshop(forks, loopback, tmp_path / str(index), mode)
         killed = shop.go(Point(step, number, after=after))
         assert killed.status == -signal.SIGKILL, (step, number, killed.output)
         shop.finish()
         shop.check(reference)
-        assert bool(shop.unknown_sessions) == ((step, after) == ("open", True))
+        assert bool(shop.unknown_sessions) == (((step, number), after) in hole)
 
 
 @pytest.mark.slow
