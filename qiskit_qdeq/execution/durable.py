@@ -71,7 +71,7 @@ class DurableEstimator:
         self._attempts = patience.attempts
         self._try = Persistence(patience, self.announce)
         # What an earlier process submitted may be missing in a journal that was put back or lost.
-        self._searching, self._recognized = journal.resumed, True
+        self._searching, self._asked = journal.resumed, 0
         #: Whether all that was asked so far may have been asked by an earlier process.
         self.replaying = journal.resumed
         self._refusal_asked = float("-inf")
@@ -86,7 +86,8 @@ class DurableEstimator:
     def restart(self, position: int) -> None:
         """Number the requests of `position`, such as a training step, from 0."""
         # an earlier process that has got past a position had results of its requests
-        self._searching = self._searching and self._recognized
+        if self._asked and not self._recognized:
+            self._searching = False
         self._position, self._asked, self._recognized = int(position), 0, False
 
     def already_spent(self, cost: Cost) -> None:

@@ -266,8 +266,8 @@ class Journal:
         except _DAMAGE as error:
             reason = str(error) if type(error) is ValueError else type(error).__name__
             raise JournalError(
-                f"journal '{path}' is damaged in line {number + 1} ({reason[:200]}); put back an undamaged copy, or move the "
-                "file away: a run with a checkpoint then finds its jobs again at the service by their tags"
+                f"journal '{path}' is damaged in line {number + 1} ({reason[:200]}); put back an undamaged copy, or move "
+                "the file away: a run with a checkpoint then finds its jobs again at the service by their tags"
             ) from None
 
     def _take(self, number: int, line: str) -> None:

@@ -114,7 +114,7 @@ def test_what_is_booked_after_asking_never_exceeds_a_budget(budget, wanted):
             account.book(cost)
             total += cost
         else:
-            with pytest.raises(BudgetError, match="the budget of .* is reached"):
+            with pytest.raises(BudgetError, match=r"the budget of .* is reached"):
                 account.check(cost)
     assert account.spent == total
     for name, left in account.left.items():

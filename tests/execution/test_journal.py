@@ -210,7 +210,7 @@ def test_a_forged_journal_is_refused_with_a_reason(tmp_path, name):
 def test_a_journal_begins_with_its_run(tmp_path):
     path = tmp_path / "jobs.jsonl"
     path.write_bytes(forged(PREPARED, header=False))
-    with pytest.raises(JournalError, match="line 1 .*begins with its run"):
+    with pytest.raises(JournalError, match=r"line 1 .*begins with its run"):
         Journal(path)
     path.write_bytes(forged({"event": "run", "format": 2, "run": "r1", "backend": "device"}, header=False))
     with pytest.raises(JournalError, match="another version"):

@@ -7,12 +7,10 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from killed import Result, Workshop
-from loopback import RemoteControl, loopback_process
-from nursery import ROOT, Nursery, Point, nursery
+from killed import Workshop
+from nursery import ROOT, Point
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
 
@@ -52,34 +50,6 @@ SESSION = [
     Point("close"),
     Point("test", after=True),
 ]
-
-
-@pytest.fixture(scope="module")
-def loopback() -> Iterator[RemoteControl]:
-    with loopback_process('engine="random"') as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory) -> Iterator[Nursery]:
-    with nursery(tmp_path_factory.mktemp("nursery")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def reference(loopback, forks, tmp_path_factory) -> Result:
-    """The uninterrupted run; no mode changes what is measured."""
-    shop = Workshop(forks, loopback, tmp_path_factory.mktemp("uninterrupted") / "run")
-    shop.finish()
-    result = shop.result()
-    assert set(result.requests.values()) == {1}
-    assert len(result.requests) == 11
-    return result
-
-
-@pytest.fixture
-def workshop(loopback, forks, tmp_path):
-    return lambda mode="job", **options: Workshop(forks, loopback, tmp_path / "run", mode, **options)
 
 
 @pytest.mark.parametrize(
