@@ -508,7 +508,7 @@ class TestProcess:
         assert metrics["test_accuracy"] >= 0.93
         assert metrics["test_max_residual"] <= 1e-6
         assert f"test accuracy   {metrics['test_accuracy']:.2%}" in out
-        assert "100%" in err
+        assert "training 700/700, epoch 100/100" in err
         for name in ("history", "confusion", "residual_traces", "spectrum"):
             picture = (folder / f"{name}.png").read_bytes()
             assert picture.startswith(b"\x89PNG")
