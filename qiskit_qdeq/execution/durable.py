@@ -71,7 +71,7 @@ class DurableEstimator:
         self._attempts = patience.attempts
         self._try = Persistence(patience, self.announce)
         # What an earlier process submitted may be missing in a journal that was put back or lost.
-        self._searching, self._asked = journal.resumed, 0
+        self._searching, self._asked, self._recognized = journal.resumed, 0, False
         #: Whether all that was asked so far may have been asked by an earlier process.
         self.replaying = journal.resumed
         self._refusal_asked = float("-inf")

@@ -2,10 +2,10 @@
 
     T = n · (t_job + (r_f f + r_g g) τ / k) + evaluation
 
-One job a step (`Probe(ahead=True)`) of r_f rows for values and probes at f shots and r_g shifted rows at g shots, k copies of
-the circuit at a time, τ seconds each execution. Of a step half is overhead at most: more shots in fewer steps, or fewer in
-more, then change what is learned little (measured: docs/economy.md). f = 3 g, because what is read out is wrong for every
-shift. Shots grow over the run: early steps need a direction, late ones a precise one.
+One job a step (`Probe(ahead=True)`) of r_f rows for values and probes at f shots and r_g shifted rows at g shots, k copies
+of the circuit at a time, τ seconds each execution. Half of a step is overhead: more shots in fewer steps, or fewer in more,
+change little then. f = 3 g, because an error of what is read out is in the gradient of every shift. Shots grow over the
+run: early steps need a direction, late ones a precise one.
 """
 
 from __future__ import annotations
