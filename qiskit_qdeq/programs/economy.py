@@ -42,7 +42,8 @@ def economical(
     with described(model, dataclasses.replace(options, shots=100), options.seed) as measured:
         plan = plan_economy(measured, config, seconds, len(split.x_train), len(split.x_test))
     if not options.quiet:
-        publish(str(plan))
+        # a dry run goes on with the table
+        publish(plan.headline if options.dry_run else str(plan))
     sampling = plan.sampling
     return dataclasses.replace(
         options,

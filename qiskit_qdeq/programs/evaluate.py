@@ -20,9 +20,9 @@ from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, give
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
 from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import measured_solver
+from qiskit_qdeq.programs.report import write_json
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stored import load_model
-from qiskit_qdeq.programs.train import write_json
 from qiskit_qdeq.training.checkpoint import load_checkpoint
 from qiskit_qdeq.training.cost_estimate import CostEstimate
 from qiskit_qdeq.training.progress import ProgressBar

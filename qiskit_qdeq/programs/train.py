@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qdeq.data import DataSplit, load_split
-from qiskit_qdeq.evaluation.protocol import Part
 from qiskit_qdeq.exceptions import (
     BudgetError,
     CheckpointError,
@@ -29,9 +27,9 @@ from qiskit_qdeq.exceptions import (
     warn_user,
 )
 from qiskit_qdeq.execution.journal import Journal
-from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import ABOUT_WORDS, TrainArguments, from_mapping, given, parser, with_execution_mode
+from qiskit_qdeq.programs.economy import economical
 from qiskit_qdeq.programs.folder import (
     CHECKPOINT,
     JOURNAL,
@@ -44,6 +42,7 @@ from qiskit_qdeq.programs.folder import (
 )
 from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
+from qiskit_qdeq.programs.report import metrics_of, plain, summary, write_json
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
 from qiskit_qdeq.programs.stored import load_model
@@ -53,7 +52,7 @@ from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.cost_estimate import estimate_cost
 from qiskit_qdeq.training.identity import circuit_digest
 from qiskit_qdeq.training.progress import ProgressBar
-from qiskit_qdeq.training.state import SPENT, versions
+from qiskit_qdeq.training.state import versions
 from qiskit_qdeq.training.trainer import Trainer
 
 
@@ -84,15 +83,13 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             earlier = load_latest(folder / CHECKPOINT)
             options = _continued(options, values, earlier)
         refuse_ineffective(options)
-        split = load_split(
-            options.data,
-            data_dir=options.data_dir,
-            classes=options.classes,
-            num_qubits=options.num_qubits,
-            limit=options.limit,
-        )
-        model_config, config = model_of(options, split), training_of(options, split)
+        split = _split(options)
+        model_config = model_of(options, split)
         model = model_config.build()
+        if options.economy and earlier is None:
+            options = economical(options, split, model, publish)
+            split = _split(options)
+        config = training_of(options, split)
         if options.dry_run:
             return _dry_run(options, split, model, config, earlier, publish)
         if not options.resume:
@@ -105,8 +102,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             config,
             split.x_train,
             split.y_train,
-            split.x_valid,
-            split.y_valid,
+            *_validation(options, split),
             callbacks=[bar],
             checkpoint=folder / CHECKPOINT,
             # a step at a service takes seconds and costs money, its checkpoint milliseconds
@@ -115,7 +111,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             notes={
                 "data": _data_notes(options, split),
                 "model": model_config.as_dict(),
-                "arguments": _plain(options),
+                "arguments": plain(options),
                 **({} if journal is None else {"journal": journal.run}),
             },
         )
@@ -129,7 +125,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
                 journal.replace()
         try:
             result, seconds = _trained(trainer)
-            metrics = _metrics(options, split, executed, config, result, bar)
+            metrics = metrics_of(options, split, executed, config, result, bar)
             metrics |= {
                 "train_seconds": seconds,
                 "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
@@ -149,7 +145,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             larger = " --budget MORE" if isinstance(stop, BudgetError) else ""
             raise type(stop)(f"{stop}; {_how_to_go_on(folder)}{larger}") from None
     if not options.quiet:
-        for line in _summary(metrics, folder):
+        for line in summary(metrics, folder):
             publish(line)
     return metrics
 
@@ -190,11 +186,11 @@ def _dry_run(
 ) -> dict[str, Any]:
     """What the run would cost, or what is left of the earlier one."""
     with described(model, options, options.seed) as measured:
-        parts = split.x_train, split.y_train, split.x_valid, split.y_valid
+        parts = split.x_train, split.y_train, *_validation(options, split)
         trainer = Trainer(measured, config, *parts, initial_parameters=_initial(options, model))
         if earlier is not None:
             trainer.resume(earlier)
-        valid, test = len(split.x_valid), len(split.x_test)
+        valid, test = 0 if options.economy else len(split.x_valid), len(split.x_test)
         first = trainer.total_steps if trainer.finished else trainer.state.step
         # epochs of the equilibrium are validated, and the best one's figures are not measured again at the end
         validated = config.mode == "direct" or config.warmup_steps < trainer.total_steps
@@ -249,11 +245,6 @@ def _with_whole_path(options: TrainArguments) -> TrainArguments:
     return dataclasses.replace(options, data_dir=os.path.abspath(os.path.expanduser(options.data_dir)))
 
 
-def _plain(options: TrainArguments) -> dict[str, Any]:
-    values = dataclasses.asdict(options)
-    return {**values, "classes": None if options.classes is None else list(options.classes)}
-
-
 def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Checkpoint) -> TrainArguments:
     """The options of the run to resume, where this call's own values do not replace them."""
     notes = earlier.document.get("notes")
@@ -269,6 +260,21 @@ def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Chec
     return from_mapping(TrainArguments, {**dataclasses.asdict(options), **kept})
 
 
+def _split(options: TrainArguments) -> DataSplit:
+    return load_split(
+        options.data,
+        data_dir=options.data_dir,
+        classes=options.classes,
+        num_qubits=options.num_qubits,
+        limit=options.limit,
+    )
+
+
+def _validation(options: TrainArguments, split: DataSplit) -> tuple[Any, Any]:
+    """Validation samples; an economical run spends nothing on choosing among epochs."""
+    return (None, None) if options.economy else (split.x_valid, split.y_valid)
+
+
 def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
     return {
         "name": options.data,
@@ -277,116 +283,3 @@ def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
         "limit": options.limit,
         "data_dir": options.data_dir,
     }
-
-
-def _metrics(
-    options: TrainArguments,
-    split: DataSplit,
-    model: QDEQModel,
-    config: TrainingConfig,
-    result: TrainingResult,
-    bar: ProgressBar,
-) -> dict[str, Any]:
-    solver = None if config.mode == "direct" else config.solver
-    parts: dict[str, Any] = {}
-    spent = {name: sum(record.get(name, 0) for record in result.history) for name in SPENT}
-    model.evaluator.start_step(result.steps, result.steps, Part.TEST)
-    measured_already = _validated(result, len(split.x_valid)) if not model.evaluator.is_exact else {}
-    for part in ("test",) if measured_already else ("valid", "test"):
-        inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
-        labels = getattr(split, f"y_{part}")
-        tell = bar.evaluation(model, {"valid": "validation"}.get(part, part), len(inputs))
-        found = evaluate(model, result.parameters, inputs, labels, solver, layers=config.layers, tell=tell)
-        parts |= {
-            f"{part}_accuracy": found.accuracy,
-            f"{part}_loss": found.loss,
-            f"{part}_residual": found.residual,
-            f"{part}_max_residual": found.max_residual,
-            f"{part}_unconverged": found.unconverged,
-            f"{part}_samples": len(inputs),
-        }
-        for name in spent:
-            spent[name] += getattr(found.cost, name)
-    account = getattr(model.evaluator, "account", None)
-    return {
-        **measured_already,
-        **parts,
-        "train_accuracy": result.history[-1]["accuracy"],
-        "num_weights": model.num_weights,
-        "num_parameters": model.num_parameters,
-        "depth": model.template.depth,
-        "two_qubit_gates": model.template.two_qubit_gates,
-        # of training and evaluation together; exact evaluation runs no circuit and takes no shot
-        **{name: amount if name == "qpu_seconds" else int(amount) for name, amount in spent.items()},
-        # what the service has charged, failed jobs included; without a service what its formula says
-        "charged_qpu_seconds": account.spent.qpu_seconds if account is not None else 0.0,
-        "execution": model.evaluator.description,
-        "steps": result.steps,
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "stopped": result.stopped,
-        "seed": config.seed,
-        "seeds": {"training": config.seed, "split": "the loader's default"},
-        "arguments": {**_plain(options), "classes": list(split.classes)},
-        "configuration": config.as_dict(),
-    }
-
-
-def _validated(result: TrainingResult, samples: int) -> dict[str, Any]:
-    """What the epoch of the best parameters measured on the validation part: measuring it again costs as much again."""
-    if result.best_epoch < 1:
-        return {}
-    record = result.history[result.best_epoch - 1]
-    figures = {f"valid_{name}": record[f"valid_{name}"] for name in ("accuracy", "loss", "residual")}
-    return {**figures, "valid_samples": samples}
-
-
-def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
-    residual = f"test residual   median {metrics['test_residual']:.1e}, max {metrics['test_max_residual']:.1e}"
-    if metrics["configuration"]["mode"] == "direct":
-        residual += " of the last layer's state (explicit layers solve no equilibrium)"
-    else:
-        residual += f", not converged {metrics['test_unconverged']:.1%}"
-    if metrics["test_unconverged"] > 0:
-        residual += ": try another --solver, more --max-steps or a smaller --state-scale"
-    return [
-        f"test accuracy   {metrics['test_accuracy']:.2%} of {metrics['test_samples']} samples "
-        f"(validation {metrics['valid_accuracy']:.2%}, chance {1 / metrics['model']['num_classes']:.0%})",
-        residual,
-        f"training        {metrics['steps']} steps in {metrics['train_seconds']:.1f} s, "
-        f"{metrics['ms_per_step']:.2f} ms per step (median, validation apart), {metrics['num_parameters']} parameters "
-        f"({metrics['num_weights']} in the circuit)",
-        f"circuit         {metrics['model']['num_qubits']} qubits, depth {metrics['depth']}, "
-        f"{metrics['two_qubit_gates']} two-qubit gates",
-        *_spent(metrics),
-        f"written to      {folder}{os.sep}",
-    ]
-
-
-def _spent(metrics: dict[str, Any]) -> list[str]:
-    if not metrics["execution"]:
-        return []
-    charged = metrics["arguments"]["backend"].startswith("ibm:")
-    return [
-        f"executed        {metrics['circuits']:,} circuits, {metrics['shots']:,} shots in {metrics['jobs']:,} jobs on "
-        f"{metrics['arguments']['backend']}"
-        + (f", {metrics['qpu_seconds']:,.0f} s of QPU time by IBM's formula" if metrics["qpu_seconds"] else "")
-        + (f", {metrics['charged_qpu_seconds']:,.0f} s charged" if charged else "")
-    ]
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one piece: what was there before stays until the new one is complete.
-
-    Raises:
-        OSError: naming the file, if it cannot be written.
-    """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error

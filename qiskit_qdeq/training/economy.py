@@ -63,7 +63,9 @@ class EconomyPlan:
         """Plain values that JSON can hold."""
         return {**{name: value for name, value in asdict(self).items() if name != "estimate"}, "steps": self.steps}
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """Steps, samples, copies and shots in two lines."""
         first, growth = self.sampling, self.sampling.growth
         assert first.forward is not None
         assert first.gradient is not None
@@ -73,9 +75,11 @@ class EconomyPlan:
                 f"({self.epochs} x {self.samples:,}), one job each, {self.copies} copies of the circuit at a time",
                 f"shots: values {first.forward:,.0f} to {growth * first.forward:,.0f}, shifts {first.gradient:,.0f} to "
                 f"{growth * first.gradient:,.0f} from the first step to the last",
-                str(self.estimate),
             ]
         )
+
+    def __str__(self) -> str:
+        return f"{self.headline}\n{self.estimate}"
 
 
 def plan_economy(
