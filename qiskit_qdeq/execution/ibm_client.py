@@ -204,7 +204,8 @@ class IBMClient:
 
 
 def _limit_waiting(service: Any) -> None:
-    # no public option sets it; where the attributes are gone, requests wait as long as the client lets them
+    # no public option sets it; submissions have a limit of 15 minutes in the client itself; where the attributes are gone,
+    # requests wait as long as the client lets them
     for client in getattr(service, "_api_clients", {}).values():
         session = getattr(client, "_session", None)
         if session is not None and isinstance(getattr(session, "_timeout", None), tuple):
