@@ -56,7 +56,9 @@ RESULTS = ["wrong_shape", "wrong_size", "inconsistent", "nan", "other_job"]
 
 def some(values, always):
     """All values, those that are not in `always` as slow ones."""
-    return [value if value in always else pytest.param(*value, marks=pytest.mark.slow) for value in values]
+    parts = [value if isinstance(value, tuple) else (value,) for value in values]
+    slow = [() if value in always else (pytest.mark.slow,) for value in values]
+    return [pytest.param(*part, marks=marks) for part, marks in zip(parts, slow, strict=True)]
 
 
 def service(**settings):
@@ -160,14 +162,14 @@ def test_a_job_that_fails_is_submitted_again(loopback, tmp_path, undisturbed, no
     assert not loopback.open_sessions
 
 
-@pytest.mark.parametrize(("kind",), some([(kind,) for kind in RESULTS], [("wrong_shape",), ("inconsistent",)]))
+@pytest.mark.parametrize("kind", some(RESULTS, ["wrong_shape", "inconsistent"]))
 def test_a_damaged_result_is_read_again(loopback, tmp_path, undisturbed, kind):
     fault = loopback.fail(kind, skip=1)
     outcome = check_survives(loopback, tmp_path, undisturbed, fault)
     assert outcome.submitted == JOBS
 
 
-@pytest.mark.parametrize(("kind",), some([(kind,) for kind in RESULTS], [("other_job",)]))
+@pytest.mark.parametrize("kind", some(RESULTS, ["other_job"]))
 def test_only_a_result_that_is_bad_for_good_is_executed_again(loopback, tmp_path, undisturbed, kind):
     fault = loopback.fail(kind, skip=1, sticky=True)
     outcome = check_survives(loopback, tmp_path, undisturbed, fault, twice=1)
@@ -197,8 +199,8 @@ def test_a_duplicate_that_is_still_queued_is_cancelled(tmp_path, undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("operation",),
-    some([("job",), ("results",), ("usage",), ("open_session",), ("close_session",)], [("job",)]),
+    "operation",
+    some(["job", "results", "usage", "open_session", "close_session"], ["job"]),
 )
 def test_a_service_that_never_answers_is_asked_again(loopback, tmp_path, undisturbed, monkeypatch, operation):
     # for submissions the client has a limit of its own, 15 minutes
@@ -229,9 +231,7 @@ HOPELESS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name",), some([(n,) for n in HOPELESS], [("token",), ("echo",), ("job-not-isa",), ("quota",)])
-)
+@pytest.mark.parametrize("name", some(HOPELESS, ["token", "echo", "job-not-isa", "quota"]))
 def test_what_cannot_succeed_stops_at_once_and_can_be_resumed(loopback, tmp_path, undisturbed, nothing_leaks, name):
     kind, operation, options, match = HOPELESS[name]
     fault = loopback.fail(kind, operation, **options)
@@ -408,7 +408,7 @@ def spent(loopback):
 BUDGETS = ["0 circuits", "240 circuits", "465 circuits", "466 circuits", "9 s", "9000 shots", "935 circuits"]
 
 
-@pytest.mark.parametrize(("budget",), some([(b,) for b in BUDGETS], [("466 circuits",), ("9 s",), ("9000 shots",)]))
+@pytest.mark.parametrize("budget", some(BUDGETS, ["466 circuits", "9 s", "9000 shots"]))
 def test_a_budget_is_never_exceeded_and_more_of_it_goes_on(loopback, tmp_path, undisturbed, budget):
     outcome = train(loopback, tmp_path, budget=budget)
     amount, unit = budget.split()
@@ -465,7 +465,7 @@ def test_a_run_whose_journal_is_gone_begins_its_budget_from_the_checkpoint(loopb
     assert resumed.twice == 0
 
 
-@pytest.mark.parametrize(("backend",), some([("aer",), ("fake:manila",)], [("aer",)]))
+@pytest.mark.parametrize("backend", some(["aer", "fake:manila"], ["aer"]))
 def test_a_budget_on_a_simulator_counts_all_processes_of_a_run(tmp_path, backend):
     def run(folder, **options):
         return main(
