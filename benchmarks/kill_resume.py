@@ -1,7 +1,7 @@
 """Kills a training run at random moments, resumes it, and counts what was lost and what was paid twice.
 
-The run trains against the loopback service of the tests, in a process of its own that SIGKILL ends; the same run, uninterrupted,
-is what the resumed ones are compared with, bit for bit.
+The run trains against the loopback service of the tests, in a process of its own that SIGKILL ends. The resumed run is
+compared, bit for bit, with the same run uninterrupted.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ def main() -> None:
         seconds = whole.finish().seconds
         reference = whole.result()
         print(f"uninterrupted: {len(reference.requests)} jobs in {seconds:.1f} s")
-        print(
-            f"{'mode':8} {'killed after':>12} {'jobs then':>9} {'jobs':>5} {'twice':>5} {'lost':>5} {'sessions left':>13}  equal"
-        )
+        print("mode     killed after jobs then  jobs twice  lost sessions left  equal")
         for number in range(options.kills):
             shop = Workshop(forks, loopback, Path(name) / str(number), MODES[number % 3])
             moment = chance.uniform(0, seconds)

@@ -75,6 +75,7 @@ def test_the_second_ctrl_c_ends_at_once_and_loses_nothing(workshop, reference):
     shop.check(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["submit", "journal", "result", "close"])
 def test_two_ctrl_c_in_the_midst_of_a_step_lose_nothing(step, workshop, reference):
     shop = workshop("session")
@@ -101,6 +102,7 @@ def test_without_its_journal_a_run_finds_its_jobs_by_their_tags(workshop, refere
     shop.check(reference, forgotten=SPENT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [0, 1, 2, 23, 25, 26])
 def test_a_journal_that_lost_its_end_costs_nothing(lines, workshop, reference):
     shop = late(workshop())
@@ -170,6 +172,7 @@ def test_a_damaged_journal_stops_the_run_with_a_reason_and_is_not_touched(worksh
     shop.check(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"run": "another", "backend": "ibm_loopback"}, {"backend": "ibm_other"}])
 def test_the_journal_of_another_run_or_device_is_refused(other, workshop, reference):
     shop = late(workshop())
@@ -201,6 +204,7 @@ def test_a_journal_in_use_elsewhere_is_left_alone(workshop, reference):
     shop.check(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
     [Point("remove"), Point("remove", after=True), Point("journal"), Point("journal", after=True), Point("checkpoint")],
@@ -215,7 +219,7 @@ def test_overwriting_that_is_killed_can_be_begun_again(point, workshop, referenc
     assert {session.state for session in shop.sessions} == {"closed"}
 
 
-@pytest.mark.parametrize("point", [Point("checkpoint", after=True), Point("submit", after=True), Point("submit", 4)])
+@pytest.mark.parametrize("point", [Point("checkpoint", after=True), Point("submit", 4)])
 def test_an_overwriting_run_that_is_killed_can_be_resumed(point, workshop, reference):
     shop = workshop("session")
     assert shop.go(Point("submit", 3, after=True), name="old").status == -signal.SIGKILL
@@ -258,6 +262,7 @@ def fill(kilobytes, loopback, forks, reference):
         return run.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [8, 56, 68])
 def test_a_full_disk_ends_a_run_with_a_reason_and_costs_nothing(kilobytes, loopback, forks, reference):
     fill(kilobytes, loopback, forks, reference)
@@ -269,6 +274,7 @@ def test_a_disk_that_is_full_at_any_moment_costs_nothing(loopback, forks, refere
     assert len(ends) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["folder", "journal"])
 def test_what_may_not_be_written_is_named_before_anything_is_paid(what, loopback, forks, reference):
     if os.getuid():
