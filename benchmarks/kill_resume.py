@@ -59,9 +59,10 @@ def main() -> None:
                 "equal": not result.differences(reference),
             }
             figures.append(row)
+            end = ("yes" if row["equal"] else "NO") + (" (had ended)" if row["ended_first"] else "")
             print(
                 f"{row['mode']:8} {moment:10.2f} s {before:9} {row['jobs']:5} {row['twice']:5} {row['lost']:5} "
-                f"{row['sessions_left']:13}  {'yes' if row['equal'] else 'NO'}{' (had ended)' if row['ended_first'] else ''}",
+                f"{row['sessions_left']:13}  {end}",
                 flush=True,
             )
     equal = sum(row["equal"] is True for row in figures)

@@ -92,8 +92,8 @@ class DurableEstimator:
 
     def already_spent(self, cost: Cost) -> None:
         """Begin with this where the run has spent it and its journal is gone."""
-        if not self.journal.entries and cost != Cost():
-            self.journal.finished("earlier", cost)
+        if not self.journal.entries and self.journal.spent == Cost() != cost:
+            self.journal.already_spent(cost)
             self._book()
 
     def interrupt(self) -> None:

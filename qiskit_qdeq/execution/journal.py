@@ -162,6 +162,10 @@ class Journal:
         """It ran, or would run, too long: parts of it take its place."""
         self._append({"event": "split", "key": key, "shots": shots, "reason": reason[:500]})
 
+    def already_spent(self, cost: Cost) -> None:
+        """Earlier processes have spent this, and their journal is gone."""
+        self._append({"event": "spent", "cost": _plain(cost)})
+
     def opened(self, mode: str, kind: str) -> None:
         """A session or batch was opened; ValueError for an id that cannot be one."""
         self._append({"event": "opened", "mode": _name(mode), "kind": kind})
@@ -292,6 +296,8 @@ class Journal:
             self.open_modes[_name(record["mode"])] = "batch" if record["kind"] == "batch" else "session"
         elif event == "closed":
             self.open_modes.pop(_name(record["mode"]), None)
+        elif event == "spent":
+            self.spent += _cost(record["cost"])
         elif event in ("prepared", "submitted", "finished", "failed", "split"):
             self._apply_to_entry(event, record)
         else:

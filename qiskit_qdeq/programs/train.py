@@ -21,10 +21,8 @@ from qiskit_qdeq.data import DataSplit, load_split
 from qiskit_qdeq.exceptions import (
     BudgetError,
     CheckpointError,
-    CheckpointWarning,
     InputError,
     ServiceError,
-    warn_user,
 )
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.model import QDEQModel
@@ -166,13 +164,6 @@ def _journal(options: TrainArguments, folder: Path, earlier: Checkpoint | None) 
         return Journal.replacing(path) if options.overwrite else Journal(path)
     notes = earlier.document.get("notes")
     name = notes.get("journal") if isinstance(notes, dict) else None
-    progress = earlier.document.get("progress")
-    if not path.exists() and isinstance(progress, dict) and progress.get("step"):
-        warn_user(
-            f"the journal {path} is gone: jobs after the last checkpoint are found again at the service, but what was spent "
-            "before it is not known any more, neither to --budget nor to the metrics",
-            CheckpointWarning,
-        )
     return Journal(path, run=name if isinstance(name, str) else None)
 
 

@@ -74,6 +74,7 @@ class Workshop:
         self.nursery, self.loopback, self.folder = nursery, loopback, folder
         self.words = [*words, "--execution-mode", mode, "--output", str(folder)]
         self.runs: list[Run] = []
+        loopback.clear_faults()
         for job in loopback.jobs:
             loopback.delete_job(job.id)
         self._earlier = {session.id for session in loopback.sessions}

@@ -33,7 +33,9 @@ def histories(draw):
     calls, submitted, prepared, modes = [], [], [], []
     for _ in range(draw(st.integers(0, 25))):
         kind = draw(
-            st.sampled_from(["prepare", "submitted", "finished", "failed", "split", "opened", "closed", "reopen"])
+            st.sampled_from(
+                ["prepare", "submitted", "finished", "failed", "split", "opened", "closed", "already_spent", "reopen"]
+            )
         )
         if kind == "prepare":
             prepared.append(draw(names))
@@ -53,6 +55,8 @@ def histories(draw):
             calls.append((kind, modes[-1], draw(st.sampled_from(["batch", "session"]))))
         elif kind == "closed" and modes:
             calls.append((kind, modes.pop()))
+        elif kind == "already_spent":
+            calls.append((kind, draw(costs)))
         elif kind == "reopen":
             calls.append((kind,))
     return calls
