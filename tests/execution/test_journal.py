@@ -46,7 +46,7 @@ def histories(draw):
         elif kind == "finished" and submitted:
             calls.append((kind, submitted.pop(), draw(costs)))
         elif kind == "failed" and submitted:
-            calls.append((kind, submitted.pop(), draw(st.text(max_size=600)), draw(st.floats(0, 1e6))))
+            calls.append((kind, submitted.pop(), draw(st.text(max_size=600)), draw(st.none() | costs)))
         elif kind == "split":
             calls.append((kind, draw(names), draw(st.integers(1, 10**9)), draw(st.text(max_size=20))))
             submitted = [key for key in submitted if key != calls[-1][1]]
@@ -90,7 +90,7 @@ def path(tmp_path):
     journal.opened("s-1", "batch")
     journal.prepare("a", COST)
     journal.submitted("a", "job1")
-    journal.failed("a", "it failed", 1.5)
+    journal.failed("a", "it failed", Cost(qpu_seconds=1.5))
     journal.submitted("a", "job2")
     journal.finished("a", COST)
     journal.split("b", 300, "too long")
@@ -185,7 +185,11 @@ HOSTILE = {
     "yes as cost": [{**PREPARED, "cost": {"shots": True}}],
     "cost of nobody": [{**PREPARED, "cost": {"euros": 1}}],
     "no cost": [{**PREPARED, "cost": None}],
-    "cost of a failure": [PREPARED, SUBMITTED, {"event": "failed", "key": "a", "reason": "", "qpu_seconds": "nan"}],
+    "cost of a failure": [
+        PREPARED,
+        SUBMITTED,
+        {"event": "failed", "key": "a", "reason": "", "cost": {"qpu_seconds": "nan"}},
+    ],
     "no shots": [{"event": "split", "key": "a", "shots": 0, "reason": ""}],
     "negative shots": [{"event": "split", "key": "a", "shots": -5, "reason": ""}],
     "unknown event": [{"event": "exec", "key": "a"}],
