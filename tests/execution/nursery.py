@@ -38,7 +38,7 @@ POINTS = {
     "checkpoint": ("qiskit_qdeq.training.saving", "save_checkpoint"),
     "rename": ("qiskit_qdeq.training._atomic", "os.replace"),
     "validation": ("qiskit_qdeq.training.trainer", "Trainer._finish_epoch"),
-    "test": ("qiskit_qdeq.programs.train", "_metrics"),
+    "test": ("qiskit_qdeq.programs.train", "metrics_of"),
     "metrics": ("qiskit_qdeq.programs.train", "write_json"),
     "close": ("qiskit_qdeq.execution.lifetime", "close_mode"),
     "remove": ("qiskit_qdeq.programs.train", "remove_run"),

@@ -119,7 +119,7 @@ class FakeClient:
         self._ask("usage")
         return self.service.limit
 
-    def close_left_open(self, mode):
+    def close_left_open(self, mode, kind):
         self.service.calls.append(f"close {mode}")
         return True
 
@@ -234,10 +234,14 @@ def test_a_job_of_which_the_journal_knows_nothing_is_found_by_its_tag(service, t
     again = process(service, tmp_path / "new", run=first.journal.run)
     assert measured(again.submit_job(spec())) == 0.5
     assert len(service.jobs) == 1
+    # the rest of a position is searched for, and the next one until nothing of it was there
     again.submit_job(spec("b"))
+    again.restart(1)
     again.submit_job(spec("c"))
-    # after the first that was not there nothing is searched for any more
-    assert service.calls.count("find") == 2
+    assert service.calls.count("find") == 3
+    again.restart(2)
+    again.submit_job(spec("d"))
+    assert service.calls.count("find") == 3
 
 
 @pytest.mark.parametrize("arrives", [True, False])
@@ -466,7 +470,7 @@ def test_sessions_that_an_earlier_process_left_open_are_closed(service, tmp_path
     first.journal.close()
     resumed = process(service, tmp_path / "j", run=first.journal.run)
     assert service.calls == ["close session-2"]
-    assert resumed.journal.open_modes == []
+    assert not resumed.journal.open_modes
 
 
 def test_what_happens_is_announced(service):
@@ -474,5 +478,7 @@ def test_what_happens_is_announced(service):
     service.ends["j0"] = [JobState("QUEUED"), JobState("RUNNING"), JobState("DONE")]
     estimator = process(service, listeners=[seen.append])
     estimator.submit_job(spec()).result()
-    assert [str(event) for event in seen] == ["submitted j0", "waiting j0 queued", "waiting j0 running", "finished j0"]
+    words = [str(event).partition(" (")[0] for event in seen]
+    assert words == ["submitted j0", "waiting j0 queued", "waiting j0 running", "finished j0"]
+    assert "10 circuits, 100 shots" in str(seen[-1])
     assert seen[-1].cost == Cost(10, 100, 1, 1, SECONDS)
