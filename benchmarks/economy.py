@@ -10,7 +10,8 @@ parameters to the exact one is measured on ideal circuits with the same shots, f
     economy   map probed with the gradient of the step before, so with weights that are one update of size 0.05 older; one
               job; as many copies as the device has room for
 
-`equal shots`: the usual way with as many shots in all as the economical step takes on all copies.
+`equal shots`: the usual way with as many shots in all as the economical step takes on all copies. Last, the economical
+gradient's estimators at equal shots: pairs of shifts drawn by importance, and fixed inputs for a large batch.
 """
 
 from __future__ import annotations
@@ -51,10 +52,11 @@ def seconds(model: QDEQModel, device: str, shots: int, batch: int, economy: bool
         return cost, len(measured.evaluator.runner.copies)
 
 
-def cosines(problem: Minibatch, shots: int, repeats: int, economy: bool) -> tuple[Array, int]:
+def cosines(problem: Minibatch, shots: int, repeats: int, economy: bool, **options: Any) -> tuple[Array, int]:
     """Of the gradients of `repeats` steps, and the shots of one."""
     weights = problem.model.num_weights
-    sampling = Sampling(forward=shots, gradient=max(1, shots // FORWARD_RATIO)) if economy else Sampling(forward=shots)
+    chosen = {"forward": shots, "gradient": max(1, shots // FORWARD_RATIO), **options}
+    sampling = Sampling(**chosen) if economy else Sampling(forward=shots)
     found, taken = [], 0
     with executed(problem.model, Execution("aer", shots=shots, seed=1), sampling=sampling) as measured:
         for repeat in range(repeats):
@@ -110,6 +112,16 @@ def main() -> None:
         _tell(figures, name, "usual, 1,024 shots", taken, values)
         values, taken = cosines(problem, round(1024 * total / taken), options.repeats, economy=False)
         _tell(figures, name, "usual, equal shots", taken, values)
+    for batch, repeats, variants in (
+        (options.batch, options.repeats, ({}, {"gradient_method": "random", "gradient_circuits": 272, "gradient": 35})),
+        (256, 6, ({"gradient": 8}, {"gradient_method": "fixed", "gradient": 15})),
+    ):
+        for name, epochs in (("random", 0), ("trained", 5)):
+            problem = digits_minibatch(batch, epochs=epochs, seed=0)
+            for variant in variants:
+                values, total = cosines(problem, SHOTS, repeats, economy=True, **variant)
+                method = variant.get("gradient_method", "shift")
+                _tell(figures, name, f"{method}, {batch} samples", total, values)
     publish(figures, options.json)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.circuits import CircuitTemplate
+from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate
 from qiskit_qdeq.evaluation.estimator_point import EstimatorPoint, Observed, floored_errors
 from qiskit_qdeq.evaluation.gate_angles import GateTemplate
 from qiskit_qdeq.evaluation.probe import Measured, PredictedPoint, ProbedMap, probes, refuse_other_encoders
@@ -98,6 +98,11 @@ class EstimatorEvaluator:
             self.runner = TiledRunner(*arguments, copies=copies, **runner_options)
         #: As asked for: which qubits "auto" takes changes with every calibration of the device.
         self._copies = len(copies) if isinstance(copies, Copies) else copies
+        if self.sampling.gradient_method == "fixed" and not isinstance(template.encoder, AmplitudeEncoder):
+            raise InputError(
+                "gradient_method 'fixed' needs amplitude encoding, where samples enter as outer products; use 'shift', "
+                f"got {template.encoder!r}"
+            )
         self.progress = 0.0
         #: Inputs (B, D) of the next minibatch, to be probed together with this one's gradient; None: when their turn comes.
         self.upcoming: Array | None = None
@@ -318,10 +323,11 @@ class EstimatorMap:
         # of what cannot be foreseen all samples are alike
         return np.where(np.isfinite(expected).all(axis=1, keepdims=True), expected, 1.0)
 
-    def plan(self, base: Array, cotangent: Array | None) -> Plan:
-        """Which rows of angles give the weight gradient at `base`."""
+    def plan(self, base: Array, cotangent: Array | None, inputs: Array) -> Plan:
+        """Which rows of angles give the weight gradient at `base`, the angles of `inputs`."""
         evaluator = self.evaluator
-        return gradient_plan(evaluator.gates, base, self.bound.slopes, cotangent, evaluator.sampling, evaluator.rng)
+        slopes, sampling, rng = self.bound.slopes, evaluator.sampling, evaluator.rng
+        return gradient_plan(evaluator.gates, base, slopes, cotangent, sampling, rng, inputs)
 
     def base_rows(self, inputs: Array) -> Array:
         """Gate angles (b, E + G) of inputs u (b, D)."""

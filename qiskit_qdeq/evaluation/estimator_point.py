@@ -139,7 +139,7 @@ class EstimatorPoint:
         if self._plan is not None:
             plan, values = self._plan
             return plan, cotangent, values
-        return self._source.plan(self._source.base_rows(self._inputs), cotangent), cotangent, None
+        return self._source.plan(self._source.base_rows(self._inputs), cotangent, self._inputs), cotangent, None
 
     def _state_slopes(self) -> Array:
         """∂<M>/∂q (B, M, K)."""
@@ -162,7 +162,7 @@ class EstimatorPoint:
         slopes = (slopes or ("jacobian" in source.expect and source.probed is None)) and self._slopes is None
         gradient = "gradient" in source.expect and self._plan is None
         expected = None
-        if gradient and self._evaluator.sampling.gradient_method != "shift":
+        if gradient and self._evaluator.sampling.gradient_method not in ("shift", "fixed"):
             # chosen shifts are weighted with the cotangent, which is not known yet; a probed map foresees it
             expected = source.foreseen(self.state)
             gradient = expected is not None
@@ -174,7 +174,7 @@ class EstimatorPoint:
             rows, reduce = source.encoder_shifts(self._inputs, base)
             requests.append(source.request(rows, "jacobian"))
         if gradient:
-            plan = source.plan(base, expected)
+            plan = source.plan(base, expected, self._inputs)
             requests.append(source.request(plan.rows, "gradient"))
         if not requests:
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qiskit_qdeq.exceptions import InputError
 
-GRADIENT_METHODS = ("shift", "random", "spsa")
+GRADIENT_METHODS = ("shift", "fixed", "random", "spsa")
 PURPOSES = ("forward", "jacobian", "gradient")
 
 
@@ -24,9 +24,10 @@ class Sampling:
         jacobian: for shifted encoder angles; None: as `forward`.
         gradient: for shifted weights; None: as `forward`.
         growth: shots at the last training step over shots at the first, geometric in between.
-        gradient_method: "shift" (every shift of every gate, unbiased), "random" (pairs of shifted circuits, drawn with
-            importance weights, unbiased), or "spsa" (all weights shifted at once in random directions, biased by
-            O(spsa_step²)). Measured: docs/estimators.md.
+        gradient_method: "shift" (every shift of every gate, unbiased), "fixed" (the same at D (D + 1) / 2 inputs in the
+            place of the samples, for amplitude encoding and larger batches: fewer circuits, more noise), "random" (pairs of
+            shifted circuits, drawn with importance weights, unbiased), or "spsa" (all weights shifted at once in random
+            directions, biased by O(spsa_step²)). Measured: docs/estimators.md, docs/economy.md.
         gradient_circuits: circuits per sample of "random" and "spsa", an even number.
         spsa_step: shift of every gate angle in "spsa", in radians.
 
@@ -54,10 +55,10 @@ class Sampling:
         count = self.gradient_circuits
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or int(count) < 0 or int(count) % 2:
             raise InputError(f"gradient_circuits must be an even integer >= 0, got {count!r}")
-        if (count > 0) != (self.gradient_method != "shift"):
+        if (count > 0) != (self.gradient_method in ("random", "spsa")):
             raise InputError(
                 f"gradient_circuits={count} with gradient_method {self.gradient_method!r}: 'random' and 'spsa' need a "
-                "positive number of circuits per sample, 'shift' always runs all of them"
+                "positive number of circuits per sample, 'shift' and 'fixed' always run all of them"
             )
         if self.growth != 1 and all(getattr(self, name) is None for name in PURPOSES):
             raise InputError(f"growth={self.growth!r} has no effect without shots or a precision")

@@ -1,6 +1,8 @@
 """Estimates of Σ_bm C_bm ∂<M_m>_b/∂β_g, the gradient in the ansatz's gate angles β, from measured rows of angles.
 
 shift    every shift of every gate:  ∂f/∂β_g = Σ_r c_r f(β + s_r e_g)
+fixed    the same at D (D + 1) / 2 inputs that serve any batch of amplitude-encoded samples: with e_i and e_i + e_k,
+         Σ_b C_b uuᵀ/‖u‖² = Λ = Σ_i (Λ_ii - Σ_k≠i Λ_ik) e_i e_iᵀ + Σ_i<k 2 Λ_ik (e_i + e_k)(e_i + e_k)ᵀ/2
 random   N shifted pairs (b, g, s) drawn with probabilities p:  1/N Σ  c / p · C_b · (f_b(β + s e_g) - f_b(β - s e_g)),
          unbiased for any p > 0; p ∝ |c| ‖C_b‖ ‖∂β_g/∂θ‖, mixed with a uniform tenth. Drawn systematically, at equal
          distances from one random start: a pair is drawn ⌊N p⌋ or ⌈N p⌉ times, so that from N p ≥ 1 on nothing is left out
@@ -39,6 +41,7 @@ def gradient_plan(
     cotangent: Array | None,
     sampling: Sampling,
     rng: np.random.Generator,
+    inputs: Array,
 ) -> Plan:
     """What to measure for a weight gradient at angles `base` (B, E + G).
 
@@ -49,9 +52,12 @@ def gradient_plan(
         cotangent: C (B, M), which draws of "random" are weighted with; None where it is not known yet.
         sampling: which estimator.
         rng: for "random" and "spsa".
+        inputs: u (B, D), for "fixed".
     """
     if sampling.gradient_method == "shift":
         return _every_shift(template, base)
+    if sampling.gradient_method == "fixed":
+        return _at_fixed_inputs(template, base, inputs)
     pairs = len(base) * sampling.gradient_circuits // 2
     if sampling.gradient_method == "spsa":
         return _spsa(template, base, sampling.gradient_circuits // 2, sampling.spsa_step, rng)
@@ -69,6 +75,27 @@ def _every_shift(template: GateTemplate, base: Array) -> Plan:
         return np.bincount(index - first, pulled, minlength=count)
 
     return Plan(rows.reshape(-1, base.shape[1]), reduce)
+
+
+def _at_fixed_inputs(template: GateTemplate, base: Array, inputs: Array) -> Plan:
+    states, (rows, columns) = fixed_inputs(inputs.shape[1]), np.triu_indices(inputs.shape[1], 1)
+    first = template.num_encoder_angles
+    weights = np.broadcast_to(base[0, first:], (len(states), base.shape[1] - first))
+    plan = _every_shift(template, np.concatenate([template.encoder_angles(states), weights], axis=1))
+    unit = inputs / np.linalg.norm(inputs, axis=1, keepdims=True)
+
+    def reduce(values: Array, cotangent: Array) -> Array:
+        products = np.einsum("bm,bi,bk->ikm", cotangent, unit, unit, optimize=True)
+        alone = 2 * np.einsum("iim->im", products) - products.sum(axis=1)
+        return plan.reduce(values, np.concatenate([alone, 2 * products[rows, columns]]))
+
+    return Plan(plan.rows, reduce)
+
+
+def fixed_inputs(size: int) -> Array:
+    """e_i and e_i + e_k, i < k: their outer products span the symmetric matrices, (D (D + 1) / 2, D)."""
+    unit, (rows, columns) = np.eye(size), np.triu_indices(size, 1)
+    return np.concatenate([unit, unit[rows] + unit[columns]])
 
 
 def _random_pairs(

@@ -123,7 +123,9 @@ class _Plan:
         self._progress = evaluator.progress if progress is None else progress
         gates, first = evaluator.gates, evaluator.gates.num_encoder_angles
         terms = [len(rule.shifts) for rule in gates.rules]
-        self._encoder_shifts, self._weight_shifts = batch * sum(terms[:first]), batch * sum(terms[first:])
+        size = evaluator.injection.shape[0]
+        shifted = size * (size + 1) // 2 if evaluator.sampling.gradient_method == "fixed" else batch
+        self._encoder_shifts, self._weight_shifts = batch * sum(terms[:first]), shifted * sum(terms[first:])
 
     def job(self, **rows: int) -> Cost:
         """One job of a request per purpose; a purpose may be numbered, as in `forward2`."""
@@ -181,7 +183,7 @@ class _Plan:
         if not isinstance(solver, Probe):
             rows["jacobian"] = self._encoder_shifts
         shifts = self._weight_shifts
-        if sampling.gradient_method != "shift":
+        if sampling.gradient_method not in ("shift", "fixed"):
             shifts = self._batch * sampling.gradient_circuits
             if not isinstance(solver, Probe):
                 return self.job(**rows) + self.job(gradient=shifts)
@@ -195,7 +197,7 @@ class _Plan:
         """Explicit layers: values and weight shifts of each in one job, then the Jacobians of all but the first."""
         sampling, batch = self._evaluator.sampling, self._batch
         jacobians = (layers - 1) * self.job(jacobian=self._encoder_shifts)
-        if sampling.gradient_method == "shift":
+        if sampling.gradient_method in ("shift", "fixed"):
             return layers * self.job(forward=batch, gradient=self._weight_shifts) + jacobians
         sampled = self.job(**{"gradient" + "2" * layer: batch * sampling.gradient_circuits for layer in range(layers)})
         return self.layers(layers) + jacobians + sampled

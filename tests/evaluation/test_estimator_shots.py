@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from oracles import build_model
+from qiskit.primitives import StatevectorEstimator
 from qiskit.transpiler import generate_preset_pass_manager
 
-from qiskit_qdeq import Execution, Sampling, executed, model_config, solve, solver
+from qiskit_qdeq import Execution, Sampling, TrainingConfig, executed, model_config, solve, solver
 from qiskit_qdeq.evaluation.protocol import Cotangent
+from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import fake_backend, sub_device
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.training.cost import predicted_step
+from qiskit_qdeq.training.step import training_step
 
 
 def case(encoding="amplitude", batch=4, seed=0):
@@ -151,3 +156,36 @@ def test_each_purpose_has_its_precision_and_none_is_sent_where_none_is_asked():
     exact = Recorder(DensityMatrixEstimator(seed=0))
     _ = model.measured(exact).map(weights, inputs).at(state).features
     assert exact.precisions == [[None]]
+
+
+def test_fixed_inputs_give_the_gradient_of_any_batch():
+    model = build_model("amplitude")
+    rng = np.random.default_rng(4)
+    size = model.template.num_features
+    x = model.prepare(rng.normal(size=(30, model.num_features)))
+    labels = rng.integers(0, model.num_classes, 30)
+    parameters = model.initial_parameters(1)
+    found = {}
+    for method in ("shift", "fixed"):
+        sampling = Sampling(gradient_method=method)
+        with executed(model, Execution("statevector"), sampling=sampling) as measured:
+            for name in ("probe", "broyden"):
+                config = TrainingConfig(solver=solver(name, tol=1e-10))
+                step = training_step(
+                    measured, parameters, x, labels, config, direct=False, initial=None, rng=np.random.default_rng
+                )
+                found[method, name] = step
+            assert predicted_step(measured, TrainingConfig(solver=solver("probe")), 30) == found[method, "probe"].cost
+    for name in ("probe", "broyden"):
+        np.testing.assert_allclose(found["fixed", name].gradient, found["shift", name].gradient, atol=1e-8)
+    shifts = found["shift", "probe"].cost.circuits - found["fixed", "probe"].cost.circuits
+    gates = (30 - size * (size + 1) // 2) * 2
+    assert shifts > 0
+    assert shifts % gates == 0
+
+
+def test_fixed_inputs_need_amplitudes_and_no_number_of_circuits():
+    with pytest.raises(InputError, match="amplitude encoding"):
+        build_model("angle").measured(StatevectorEstimator(), sampling=Sampling(gradient_method="fixed"))
+    with pytest.raises(InputError, match="'fixed' always run all"):
+        Sampling(gradient_method="fixed", gradient_circuits=4)
