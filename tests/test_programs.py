@@ -492,7 +492,7 @@ class TestRuntimePrograms:
         assert code == 0
         assert f"{metrics_of(finished)['test_accuracy']:.2%}" in out
         code, _, err = finish(bad)
-        assert (code, err.count("\n")) == (2, 1)
+        assert (code, err.count("\n")) == (2, 1), err
         code, _, err = finish(lost)
         assert (code, err.count("\n")) == (1, 1)
 

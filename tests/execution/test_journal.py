@@ -47,6 +47,7 @@ def histories(draw):
             calls.append((kind, submitted.pop(), draw(costs)))
         elif kind == "failed" and submitted:
             calls.append((kind, submitted.pop(), draw(st.text(max_size=600)), draw(st.none() | costs)))
+            submitted = [key for key in submitted if key != calls[-1][1]]
         elif kind == "split":
             calls.append((kind, draw(names), draw(st.integers(1, 10**9)), draw(st.text(max_size=20))))
             submitted = [key for key in submitted if key != calls[-1][1]]
