@@ -144,9 +144,14 @@ class EstimatorEvaluator:
         Raises:
             BudgetError: if it has not.
         """
+        if not self.account.budget:
+            return
         # what is asked again in a resumed run may be paid already
-        if self.account.budget and not getattr(self.estimator, "replaying", False):
+        reserve = getattr(self.estimator, "reserve", None)
+        if reserve is None:
             self.account.check(cost(), "the next step")
+        else:
+            reserve(cost)
 
     def arrays(self) -> dict[str, Array]:
         """What was measured ahead of its use, for a checkpoint."""

@@ -8,7 +8,7 @@ from a checkpoint asks the same questions under the same keys, and is given the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,8 @@ class DurableEstimator:
         self._searching, self._asked, self._recognized = journal.resumed, 0, False
         #: Whether all that was asked so far may have been asked by an earlier process.
         self.replaying = journal.resumed
+        self._reserved: Callable[[], Cost] | None = None
+        self._paid = False
         self._refusal_asked = float("-inf")
         self.account.spent = journal.spent
         self.restart(0)
@@ -89,6 +91,20 @@ class DurableEstimator:
         if self._asked and not self._recognized:
             self._searching = False
         self._position, self._asked, self._recognized = int(position), 0, False
+        self._reserved, self._paid = None, False
+
+    def reserve(self, cost: Callable[[], Cost]) -> None:
+        """Make sure that the budget has room for all that is about to be asked, unless an earlier process paid for some.
+
+        Whether it did is known when the first job is asked for.
+
+        Raises:
+            BudgetError: if it has not; while an earlier process may have asked, only from `submit_job`.
+        """
+        if self.replaying:
+            self._reserved = cost
+        else:
+            self.account.check(cost(), "the next step")
 
     def already_spent(self, cost: Cost) -> None:
         """Begin with this where the run has spent it and its journal is gone."""
@@ -128,6 +144,7 @@ class DurableEstimator:
         job = DurableJob(self, spec, key)
         entry = self.journal.entries.get(key)
         self._recognized = self._recognized or entry is not None
+        self._paid = self._paid or (entry is not None and entry.state not in ("prepared", "failed"))
         limit = self.journal.too_long
         if entry is None and limit is not None and spec.cost.shots >= limit:
             self.journal.split(key, spec.cost.shots, f"a job of {limit} shots ran too long before")
@@ -208,7 +225,7 @@ class DurableEstimator:
                 refused = () if entry is None else entry.refused
                 found = [name for name in self.client.find(tag) if name not in refused]
                 if found:
-                    self._recognized = True
+                    self._recognized = self._paid = True
                     for surplus in found[1:]:
                         self.client.cancel(surplus)
                     self.announce("notice", found[0], detail="was submitted already; it is not submitted again")
@@ -248,6 +265,9 @@ class DurableEstimator:
         self.announce("submitted", name, cost=spec.cost)
 
     def _check(self, cost: Cost) -> None:
+        if self._reserved is not None and not self._paid:
+            self.account.check(self._reserved(), "the next step")
+        self._reserved = None
         self.account.check(cost)
         if time.monotonic() - self._refusal_asked <= _REFUSAL_AGE:
             return

@@ -21,6 +21,7 @@ from service_runs import (
 
 import qiskit_qdeq.execution.ibm_client as ibm_client
 from qiskit_qdeq.equilibrium.solvers import Newton
+from qiskit_qdeq.equilibrium.solvers import solver
 from qiskit_qdeq.exceptions import BudgetError, ServiceError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.programs.train import main
@@ -423,6 +424,23 @@ def test_a_budget_is_never_exceeded_and_more_of_it_goes_on(loopback, tmp_path, u
     resumed = train(loopback, tmp_path, resume=True, budget="936 circuits")
     assert resumed.error is None
     assert resumed.equals(undisturbed)
+    assert resumed.twice == 0
+
+
+def test_a_resumed_run_begins_no_step_that_the_budget_cannot_end(loopback, tmp_path):
+    config = TrainingConfig(solver=solver("probe"), epochs=1, batch_size=8)
+    with service() as other:
+        whole = train(other, tmp_path / "whole", config=config)
+        jobs = [job.circuits for job in other.jobs]
+    # enough for the first step of two jobs and for the first job of the second
+    for attempt, budget in enumerate([sum(jobs[:3]), sum(jobs[:3]), sum(jobs[:3]) + 1, sum(jobs[:3])]):
+        outcome = train(loopback, tmp_path / "part", config=config, resume=attempt > 0, budget=f"{budget} circuits")
+        assert isinstance(outcome.error, BudgetError)
+        assert "the next step" in str(outcome.error)
+        assert len(loopback.jobs) == 2
+    resumed = train(loopback, tmp_path / "part", config=config, resume=True, budget="100000 circuits")
+    assert resumed.error is None
+    assert resumed.equals(whole)
     assert resumed.twice == 0
 
 
