@@ -128,6 +128,16 @@ def test_options_that_cannot_be_used_are_refused_by_name(tmp_path, options, mess
         train.main({**TINY, "output": tmp_path / "run", **options})
 
 
+@pytest.mark.parametrize(
+    "words", [("--mode", "session", "--execution-mode", "batch"), ("--execution-mode", "batch", "--mode", "session")]
+)
+def test_two_execution_modes_on_the_command_line_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        train.command(words)
+    assert "name" in (printed := capsys.readouterr().err)
+    assert "give one of them" in printed
+
+
 def test_resuming_a_finished_run_keeps_the_timings_of_its_training(tmp_path):
     first = train.main({**MEASURED, "output": tmp_path / "run"})
     again = train.main({"output": tmp_path / "run", "resume": True, "quiet": True, "no_plots": True})

@@ -168,7 +168,11 @@ class _Mode(argparse.Action):
     """`--mode` says two things: how the model computes, and how jobs reach a device."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, "execution_mode" if values in EXECUTION_MODES else "mode", values)
+        name = "execution_mode" if values in EXECUTION_MODES or option_string == "--execution-mode" else "mode"
+        earlier = getattr(namespace, name, None)
+        if name == "execution_mode" and earlier in EXECUTION_MODES and earlier != values:
+            parser.error(f"--mode and --execution-mode name {earlier} and {values}: give one of them")
+        setattr(namespace, name, values)
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class ExecutionArguments:
     shots: int | None = option(None, "executions per circuit; default: exact on simulators, 4096 on devices", type=int)
     precision: float | None = option(None, "standard error instead of --shots", type=float)
     noise: str | None = option(None, "of backend aer: rates ONE_QUBIT,TWO_QUBIT,READOUT or fake:NAME")
-    execution_mode: str | None = option(None, "jobs to a device: default job", choices=EXECUTION_MODES)
+    execution_mode: str | None = option(None, "jobs to a device: default job", choices=EXECUTION_MODES, action=_Mode)
     resilience_level: int | None = option(
         None, "error mitigation by the Runtime estimator; turns it on for fake:NAME; default for ibm:NAME: 1", type=int
     )

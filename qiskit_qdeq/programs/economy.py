@@ -31,10 +31,14 @@ def economical(
         raise InputError("--economy spends a budget of QPU time: add one, such as --budget 600s")
     if given := [name for name in _PLANNED if getattr(options, name) is not None]:
         shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise InputError(f"{shown} cannot be given with --economy, which plans shots and steps: leave one out")
+        raise InputError(f"{shown} cannot be given with --economy, which plans shots and steps: leave out either")
     if options.backend.partition(":")[0] not in ("fake", "ibm"):
         raise InputError(
             f"--economy needs --backend fake:NAME or ibm:NAME, whose QPU time is known, got {options.backend}"
+        )
+    if options.solver not in (None, "probe"):
+        raise InputError(
+            f"--economy measures the whole map with solver probe, got --solver {options.solver}: leave out either"
         )
     copies = "auto" if options.copies is None else options.copies
     options = dataclasses.replace(options, copies=copies, probe_ahead=True)

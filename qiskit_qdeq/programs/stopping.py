@@ -32,7 +32,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
             raise _interrupt(number)
         # not print: a handler may run in the middle of one
         with contextlib.suppress(OSError):
-            os.write(2, b"\nstopping after this step (once more to stop at once)\n")
+            os.write(2, b"\nstopping, with a checkpoint (once more to stop at once)\n")
         stop()
 
     def check() -> None:

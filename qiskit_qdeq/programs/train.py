@@ -242,6 +242,8 @@ def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Chec
     stored = notes.get("arguments") if isinstance(notes, dict) else None
     if not isinstance(stored, dict):
         raise CheckpointError(f"Checkpoint '{earlier.path}' is not of a run of this program: resume it where it began")
+    if options.economy and not stored.get("economy"):
+        raise InputError("--economy plans a run from its beginning: leave it out to resume one that began without it")
     about_this_call = {"output", "resume", "overwrite", "no_plots", "checkpoint_every", "dry_run", *ABOUT_WORDS}
     kept = {
         item.name: stored[item.name]

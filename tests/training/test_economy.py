@@ -96,7 +96,7 @@ def test_a_budget_cut_after_planning_stops_the_run_and_a_larger_one_goes_on(tmp_
         ({"budget": "60s", "epochs": 2}, "--epochs cannot be given"),
         ({"budget": "60s", "backend": "aer"}, "fake:NAME or ibm:NAME"),
         ({"budget": "60s", "backend": "exact"}, "--backend"),
-        ({"budget": "60s", "solver": "broyden"}, "probe"),
+        ({"budget": "60s", "solver": "broyden"}, "--economy .* got --solver broyden"),
     ],
 )
 def test_options_that_a_plan_decides_or_cannot_use_are_refused(tmp_path, change, message):
