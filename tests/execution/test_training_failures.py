@@ -20,8 +20,7 @@ from service_runs import (
 )
 
 import qiskit_qdeq.execution.ibm_client as ibm_client
-from qiskit_qdeq.equilibrium.solvers import Newton
-from qiskit_qdeq.equilibrium.solvers import solver
+from qiskit_qdeq.equilibrium.solvers import Newton, solver
 from qiskit_qdeq.exceptions import BudgetError, ServiceError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.programs.train import main
@@ -427,6 +426,7 @@ def test_a_budget_is_never_exceeded_and_more_of_it_goes_on(loopback, tmp_path, u
     assert resumed.twice == 0
 
 
+@pytest.mark.filterwarnings("ignore::qiskit_qdeq.exceptions.ConvergenceWarning")  # coin flips
 def test_a_resumed_run_begins_no_step_that_the_budget_cannot_end(loopback, tmp_path):
     config = TrainingConfig(solver=solver("probe"), epochs=1, batch_size=8)
     with service() as other:
