@@ -87,7 +87,7 @@ def executed(
         transpiled: dict[str, Any] = {"pass_manager": opened.pass_manager}
         if execution.copies != 1:
             transpiled = {"copies": execution.copies, "optimization_level": execution.optimization_level}
-        yield model.measured(
+        measured = model.measured(
             opened.estimator,
             sampling=chosen,
             seed=execution.seed or 0,
@@ -96,6 +96,13 @@ def executed(
             notes={"execution": _identity(execution)},
             **transpiled,
         )
+        evaluator: Any = measured.evaluator
+        if opened.account.budget.qpu_seconds is not None and evaluator.runner.timing is None:
+            raise InputError(
+                f"a budget of QPU seconds has no meaning on {execution.backend!r}, whose durations are unknown: give shots "
+                "or circuits, or take fake:NAME or ibm:NAME"
+            )
+        yield measured
 
 
 def _identity(execution: Execution) -> dict[str, Any]:

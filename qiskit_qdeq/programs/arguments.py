@@ -258,6 +258,7 @@ class TrainArguments(LogArguments, DataArguments, ExecutionArguments):
         False, "solver probe: measure the next minibatch's map with this one's gradient, one job a step"
     )
     economy: bool = option(False, "plan shots, copies and steps so that the seconds of --budget are spent well")
+    limit_train: int | None = option(None, "keep at most this many training samples, instead of --limit", type=int)
     init_from: str | None = option(None, "start from the parameters of this run's folder or checkpoint file")
     epochs: int | None = option(
         None,

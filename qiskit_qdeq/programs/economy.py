@@ -52,7 +52,7 @@ def economical(
     return dataclasses.replace(
         options,
         epochs=plan.epochs,
-        limit=options.limit if plan.samples == len(split.x_train) else plan.samples,
+        limit_train=options.limit_train if plan.samples == len(split.x_train) else plan.samples,
         shots=int(sampling.forward or 0),
         gradient_shots=int(sampling.gradient or 0),
         shots_growth=sampling.growth,

@@ -59,6 +59,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         classes=notes.classes,
         num_qubits=notes.num_qubits,
         limit=notes.limit if options.limit is None else options.limit,
+        limit_train=notes.limit_train if options.limit is None else None,
     )
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
@@ -137,6 +138,7 @@ class _DataNotes:
     classes: list[int]
     num_qubits: int
     limit: int | None
+    limit_train: int | None = None
     data_dir: str | None = None
 
 

@@ -260,6 +260,7 @@ def _split(options: TrainArguments) -> DataSplit:
         classes=options.classes,
         num_qubits=options.num_qubits,
         limit=options.limit,
+        limit_train=options.limit_train,
     )
 
 
@@ -274,5 +275,6 @@ def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
         "classes": list(split.classes),
         "num_qubits": options.num_qubits,
         "limit": options.limit,
+        "limit_train": options.limit_train,
         "data_dir": options.data_dir,
     }

@@ -71,8 +71,9 @@ class EconomyPlan:
         assert first.gradient is not None
         return "\n".join(
             [
-                f"plan for {self.seconds:,.0f} s of QPU time: {self.steps:,} steps of {self.batch_size} samples "
-                f"({self.epochs} x {self.samples:,}), one job each, {self.copies} copies of the circuit at a time",
+                f"plan for {self.seconds:,.0f} s of QPU time: {self.steps:,} step{'s' * (self.steps > 1)} of "
+                f"{self.batch_size} samples ({self.epochs} x {self.samples:,}), one job each, "
+                f"{self.copies} cop{'ies' if self.copies > 1 else 'y'} of the circuit at a time",
                 f"shots: values {first.forward:,.0f} to {growth * first.forward:,.0f}, shifts {first.gradient:,.0f} to "
                 f"{growth * first.gradient:,.0f} from the first step to the last",
             ]

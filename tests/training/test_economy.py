@@ -102,3 +102,20 @@ def test_a_budget_cut_after_planning_stops_the_run_and_a_larger_one_goes_on(tmp_
 def test_options_that_a_plan_decides_or_cannot_use_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         train.main({**ECONOMY, "output": tmp_path / "run", **change})
+
+
+@pytest.mark.filterwarnings("ignore::qiskit_qdeq.exceptions.ConvergenceWarning")
+def test_a_budget_of_less_than_an_epoch_leaves_the_test_samples_alone(tmp_path):
+    lines = []
+    arguments = {**ECONOMY, "limit": 20, "budget": "20s", "output": tmp_path / "run", "quiet": False}
+    metrics = train.main(arguments, publish=lines.append)
+    assert metrics["arguments"]["limit_train"] == 5 * metrics["steps"] < 20
+    assert metrics["test_samples"] == 20
+    planned = next(line for line in lines[0].splitlines() if line.startswith("whole run"))
+    assert f"{metrics['circuits']:,}" in planned
+    assert f"{metrics['shots']:,}" in planned
+
+
+def test_seconds_of_an_ideal_simulator_are_no_budget(tmp_path):
+    with pytest.raises(InputError, match="durations are unknown"):
+        train.main({"backend": "aer", "shots": 10, "budget": "60s", "output": tmp_path / "run", "quiet": True})
