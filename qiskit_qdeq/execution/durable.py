@@ -23,7 +23,7 @@ from qiskit_qdeq.execution.account import Account
 from qiskit_qdeq.execution.events import Announcer
 from qiskit_qdeq.execution.failures import Failure, Kind, failure_of, failure_of_job
 from qiskit_qdeq.execution.ibm_client import Client
-from qiskit_qdeq.execution.jobs import JobSpec, content_digest, spec_of
+from qiskit_qdeq.execution.jobs import JobSpec, check_label, content_digest, labelled, spec_of
 from qiskit_qdeq.execution.journal import Entry, Journal
 from qiskit_qdeq.execution.patience import Patience, Persistence, SessionClosedError
 
@@ -235,7 +235,9 @@ class DurableEstimator:
                 self._check(spec.cost)
                 unchecked = False
             try:
-                return self.client.submit(job.labelled(), [f"qdeq:{self.journal.run}", tag], spec.precision)
+                return self.client.submit(
+                    labelled(job.spec.pubs, job.key), [f"qdeq:{self.journal.run}", tag], spec.precision
+                )
             except QDEQError:
                 raise
             except Exception as error:
@@ -322,7 +324,7 @@ class DurableEstimator:
             try:
                 result = self._try.call(lambda: self.client.result(name), f"reading the result of job {name}")
                 job.spec.check(result)
-                job.check_label(result)
+                check_label(result, job.key)
             except (ExecutionError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                 if isinstance(error, ServiceError):
                     raise
@@ -377,30 +379,3 @@ class DurableJob:
             StoppedError: after `DurableEstimator.interrupt`.
         """
         return self._estimator.collect(self)
-
-    def labelled(self) -> list[Any]:
-        """The PUBs with the key in their circuits' metadata, which primitives hand through to the result."""
-        copies: dict[int, Any] = {}
-        result = []
-        for pub in self.spec.pubs:
-            circuit = pub[0] if isinstance(pub, tuple) else pub.circuit
-            if id(circuit) not in copies:
-                labelled = circuit.copy()
-                labelled.metadata = {**(circuit.metadata or {}), "qdeq": self.key}
-                copies[id(circuit)] = labelled
-            result.append((copies[id(circuit)], *_rest(pub)))
-        return result
-
-    def check_label(self, result: Any) -> None:
-        """Raise ExecutionError if the result says that it is another job's."""
-        for item in result:
-            metadata = getattr(item, "metadata", None) or {}
-            label = (metadata.get("circuit_metadata") or {}).get("qdeq", self.key)
-            if label != self.key:
-                raise ExecutionError("returned the result of another job")
-
-
-def _rest(pub: Any) -> tuple[Any, ...]:
-    if isinstance(pub, tuple):
-        return pub[1:]
-    return (pub.observables, pub.parameter_values, pub.precision)

@@ -97,6 +97,29 @@ def check_results(results: Any, shapes: Sequence[tuple[int, ...]]) -> None:
             raise ExecutionError("returned expectation values that are not finite real numbers")
 
 
+def labelled(pubs: Iterable[Any], key: str) -> list[Any]:
+    """The PUBs with the key in their circuits' metadata, which primitives hand through to the result."""
+    copies: dict[int, Any] = {}
+    result = []
+    for pub in pubs:
+        circuit = pub[0] if isinstance(pub, tuple) else pub.circuit
+        rest = pub[1:] if isinstance(pub, tuple) else (pub.observables, pub.parameter_values, pub.precision)
+        if id(circuit) not in copies:
+            marked = circuit.copy()
+            marked.metadata = {**(circuit.metadata or {}), "qdeq": key}
+            copies[id(circuit)] = marked
+        result.append((copies[id(circuit)], *rest))
+    return result
+
+
+def check_label(result: Any, key: str) -> None:
+    """Raise ExecutionError if the result says that it is another job's."""
+    for item in result:
+        metadata = getattr(item, "metadata", None) or {}
+        if (metadata.get("circuit_metadata") or {}).get("qdeq", key) != key:
+            raise ExecutionError("returned the result of another job")
+
+
 def _bytes(values: Array) -> bytes:
     data = np.ascontiguousarray(values, dtype=np.float64)
     return f"{data.shape}".encode() + data.tobytes()

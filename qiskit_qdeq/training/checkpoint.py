@@ -304,7 +304,10 @@ def _metadata(blob: bytes) -> dict[str, Any]:
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise _Damage(f"it is not in the format '{FORMAT}'")
-    if (version := metadata.get("version")) != str(VERSION):
+    version = metadata.get("version")
+    if not (isinstance(version, str) and version.isdecimal()):
+        raise _Damage("it does not say which version of the format it has")
+    if version != str(VERSION):
         raise _OtherVersion(
             f"it has version {str(version)[:20]!r} of the format, and this qiskit-qdeq reads version "
             f"{VERSION}: upgrade if the file is newer"

@@ -16,7 +16,7 @@ from qiskit_qdeq.execution.account import Account, Budget
 from qiskit_qdeq.execution.durable import DurableEstimator
 from qiskit_qdeq.execution.events import Announcer
 from qiskit_qdeq.execution.ibm_client import JobState
-from qiskit_qdeq.execution.jobs import JobSpec
+from qiskit_qdeq.execution.jobs import JobSpec, check_label
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.execution.patience import Patience
 
@@ -367,7 +367,7 @@ def test_the_label_of_another_job_is_refused(service):
     service.results["j0"] = [result_of(jobs[1].key, 0.9)]
     assert measured(jobs[0]) == 0.5
     with pytest.raises(ExecutionError, match="of another job"):
-        jobs[0].check_label(result_of(jobs[1].key))
+        check_label(result_of(jobs[1].key), jobs[0].key)
 
 
 def test_a_job_that_the_service_lost_is_submitted_again(service):

@@ -232,7 +232,7 @@ MANY_AXES = {"x": {"dtype": "U8", "shape": [1] * 100, "data_offsets": [0, 1]}}
         (raw(b'{"a": 1e999}'), "the number 1e999"),
         (raw(b"\xff\xfe"), "header is damaged"),
         (build({}, version="2"), "version '2'.*upgrade"),
-        (build({}, version=None), "version 'None'"),
+        (build({}, version=None), "which version"),
         (build({}, sha256=None), "do not have the keys"),
         (build({}, extra="more"), "do not have the keys"),
         (build({}, sha256="0" * 64), "digest"),
