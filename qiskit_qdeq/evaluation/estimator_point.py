@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.linear import solve_adjoint
-from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Evaluation
+from qiskit_qdeq.evaluation.sloped_point import SlopedPoint
 from qiskit_qdeq.evaluation.weight_gradient import Plan
 from qiskit_qdeq.execution.runner import Measurement
 
@@ -50,7 +50,7 @@ class Observed:
         return Measurement(self.values[rows], self.std_errors[rows], self.shots[rows])
 
 
-class EstimatorPoint:
+class EstimatorPoint(SlopedPoint):
     """An `EstimatorMap` at one state.
 
     Args:
@@ -64,6 +64,7 @@ class EstimatorPoint:
     def __init__(
         self, source: EstimatorMap, state: Array, known: Observed | None = None, measured: EstimatorPoint | None = None
     ) -> None:
+        super().__init__(source.evaluator.states, source.evaluator.readouts)
         self._source, self._evaluator = source, source.evaluator
         self.state = state
         self._measured = measured
@@ -112,25 +113,10 @@ class EstimatorPoint:
         return result
 
     @property
-    def jacobian(self) -> Array:
-        """∂m/∂q (B, K, K)."""
-        return self._state_slopes()[:, self._evaluator.states]
-
-    @property
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
         result: Array = self._input_slopes()[:, self._evaluator.states]
         return result
-
-    def pull_features(self, cotangent: Array) -> Array:
-        """(∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
-        result: Array = np.einsum("bfk,bf->bk", self._state_slopes()[:, self._evaluator.readouts], cotangent)
-        return result
-
-    def implicit_term(self, cotangent: Array) -> Cotangent:
-        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part."""
-        adjoint = solve_adjoint(self.jacobian, self.pull_features(cotangent))
-        return Cotangent(self, values=adjoint, features=cotangent)
 
     def gradient_plan(self, cotangent: Array) -> tuple[Plan, Array, Array | None]:
         """What gives the weight gradient for C (B, M): rows and, if they were fetched already, their values."""
@@ -162,7 +148,7 @@ class EstimatorPoint:
         slopes = (slopes or ("jacobian" in source.expect and source.probed is None)) and self._slopes is None
         gradient = "gradient" in source.expect and self._plan is None
         expected = None
-        if gradient and self._evaluator.sampling.gradient_method not in ("shift", "fixed"):
+        if gradient and self._evaluator.sampling.draws_shifts:
             # chosen shifts are weighted with the cotangent, which is not known yet; a probed map foresees it
             expected = source.foreseen(self.state)
             gradient = expected is not None

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.circuits import AmplitudeEncoder
-from qiskit_qdeq.evaluation.linear import solve_adjoint
-from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.protocol import Evaluation
+from qiskit_qdeq.evaluation.sloped_point import SlopedPoint
 from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -162,7 +162,7 @@ class ProbedMap:
         return result
 
 
-class PredictedPoint:
+class PredictedPoint(SlopedPoint):
     """A probed map at one state, as the layers above see a point; nothing is measured.
 
     Args:
@@ -172,7 +172,8 @@ class PredictedPoint:
     """
 
     def __init__(self, probed: ProbedMap, state: Array, readouts: Array) -> None:
-        self._probed, self.state, self._readouts = probed, state, readouts
+        super().__init__(probed.states, readouts)
+        self._probed, self.state = probed, state
         self._slopes = probed.all_slopes(state)
 
     @property
@@ -181,21 +182,8 @@ class PredictedPoint:
         result: Array = self._probed.all_values(self.state)[:, self._readouts]
         return result
 
-    @property
-    def jacobian(self) -> Array:
-        """∂m/∂q (B, K, K)."""
-        result: Array = self._slopes[:, self._probed.states]
-        return result
-
-    def pull_features(self, cotangent: Array) -> Array:
-        """(∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
-        result: Array = np.einsum("bfk,bf->bk", self._slopes[:, self._readouts], cotangent)
-        return result
-
-    def implicit_term(self, cotangent: Array) -> Cotangent:
-        """λ = (1 - Jᵀ)⁻¹ (∂h/∂q)ᵀ cotangent, (B, F) -> (B, K), with the features' own part."""
-        adjoint = solve_adjoint(self.jacobian, self.pull_features(cotangent))
-        return Cotangent(self, values=adjoint, features=cotangent)  # type: ignore[arg-type]
+    def _state_slopes(self) -> Array:
+        return self._slopes
 
 
 def _upper(size: int) -> tuple[Array, Array]:

@@ -55,13 +55,18 @@ class Sampling:
         count = self.gradient_circuits
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or int(count) < 0 or int(count) % 2:
             raise InputError(f"gradient_circuits must be an even integer >= 0, got {count!r}")
-        if (count > 0) != (self.gradient_method in ("random", "spsa")):
+        if (count > 0) != self.draws_shifts:
             raise InputError(
                 f"gradient_circuits={count} with gradient_method {self.gradient_method!r}: 'random' and 'spsa' need a "
                 "positive number of circuits per sample, 'shift' and 'fixed' always run all of them"
             )
         if self.growth != 1 and all(getattr(self, name) is None for name in PURPOSES):
             raise InputError(f"growth={self.growth!r} has no effect without shots or a precision")
+
+    @property
+    def draws_shifts(self) -> bool:
+        """Whether shifts are drawn, `gradient_circuits` a sample, and not all of them run."""
+        return self.gradient_method in ("random", "spsa")
 
     def precision(self, purpose: str, progress: float = 0.0) -> float | None:
         """The precision asked of the estimator for a purpose at a share `progress` of the run; None: its own default.

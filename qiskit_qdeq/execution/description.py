@@ -10,6 +10,7 @@ from typing import Any
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.modes import check_mode
+from qiskit_qdeq.execution.patience import Patience
 
 _FORMS = "'statevector', 'aer', 'fake:<name>', 'ibm:<name>' or 'given'"
 _NAMED = ("fake", "ibm")
@@ -69,8 +70,7 @@ class Execution:
         if self.optimization_level is not None and self.optimization_level not in range(4):
             raise InputError(f"optimization_level must be 0, 1, 2 or 3, got {self.optimization_level!r}")
         _check_options(self.options)
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int | float) or not self.patience >= 0:
-            raise InputError(f"patience must be a number of seconds of at least 0, got {self.patience!r}")
+        Patience(self.patience)  # refuses what is none
         _check_copies(self)
         self._check_effect()
 

@@ -139,9 +139,10 @@ class CircuitRunner:
             self._estimator, DurableEstimator
         ):  # which asks its account itself, as it knows what is paid already
             return [self._estimator.submit_job(plan.job(pieces)) for pieces in plan.jobs]
-        self.account.check(plan.cost())
+        cost = plan.cost()
+        self.account.check(cost)
         jobs = [self._estimator.run([plan.pub(piece) for piece in pieces]) for pieces in plan.jobs]
-        self.account.book(plan.cost())
+        self.account.book(cost)
         return jobs
 
     def _collect(self, plan: Plan, pieces: list[Piece], job: Any) -> Iterator[tuple[list[Piece], Any]]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 from qiskit_qdeq.data.sources import NUM_LABELS
+from qiskit_qdeq.evaluation.sampling import GRADIENT_METHODS
 from qiskit_qdeq.exceptions import InputError
 
 T = TypeVar("T")
@@ -250,9 +251,7 @@ class TrainArguments(LogArguments, DataArguments, ExecutionArguments):
     jacobian_shots: int | None = option(None, "for shifted encoder angles, default: --shots", type=int)
     gradient_shots: int | None = option(None, "for shifted weights, default: --shots", type=int)
     shots_growth: float | None = option(None, "shots of the last step over shots of the first, default 1", type=float)
-    gradient_method: str | None = option(
-        None, "weight gradient from shots", choices=("shift", "fixed", "random", "spsa")
-    )
+    gradient_method: str | None = option(None, "weight gradient from shots", choices=GRADIENT_METHODS)
     gradient_circuits: int | None = option(None, "circuits per sample of random and spsa", type=int)
     probe_ahead: bool = option(
         False, "solver probe: measure the next minibatch's map with this one's gradient, one job a step"

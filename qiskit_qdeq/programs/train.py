@@ -85,8 +85,10 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         model_config = model_of(options, split)
         model = model_config.build()
         if options.economy and earlier is None:
-            options = economical(options, split, model, publish)
-            split = _split(options)
+            planned = economical(options, split, model, publish)
+            if planned.limit_train != options.limit_train:
+                split = _split(planned)
+            options = planned
         config = training_of(options, split)
         if options.dry_run:
             return _dry_run(options, split, model, config, earlier, publish)

@@ -183,7 +183,7 @@ class _Plan:
         if not isinstance(solver, Probe):
             rows["jacobian"] = self._encoder_shifts
         shifts = self._weight_shifts
-        if sampling.gradient_method not in ("shift", "fixed"):
+        if sampling.draws_shifts:
             shifts = self._batch * sampling.gradient_circuits
             if not isinstance(solver, Probe):
                 return self.job(**rows) + self.job(gradient=shifts)
@@ -197,7 +197,7 @@ class _Plan:
         """Explicit layers: values and weight shifts of each in one job, then the Jacobians of all but the first."""
         sampling, batch = self._evaluator.sampling, self._batch
         jacobians = (layers - 1) * self.job(jacobian=self._encoder_shifts)
-        if sampling.gradient_method in ("shift", "fixed"):
+        if not sampling.draws_shifts:
             return layers * self.job(forward=batch, gradient=self._weight_shifts) + jacobians
         sampled = self.job(**{"gradient" + "2" * layer: batch * sampling.gradient_circuits for layer in range(layers)})
         return self.layers(layers) + jacobians + sampled

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target
+
+from qiskit_qdeq.execution.devices import SubDevice
 
 from .simulation import Noise
 
@@ -52,7 +53,7 @@ class Device:
         """Aer's, made from the calibration."""
         from qiskit_aer.noise import NoiseModel
 
-        return NoiseModel.from_backend(_TargetOnly(self.target, self.name))
+        return NoiseModel.from_backend(SubDevice(self.target, self.name, tuple(range(self.target.num_qubits))))
 
     @cached_property
     def noise(self) -> Noise:
@@ -107,26 +108,3 @@ def _cut_properties(full: dict[str, Any], position: dict[int, int]) -> dict[str,
         "general": [],
         "general_qlists": [],
     }
-
-
-class _TargetOnly(BackendV2):  # type: ignore[misc]
-    """What Aer's noise model reads."""
-
-    def __init__(self, target: Target, name: str) -> None:
-        super().__init__(name=name)
-        self._target = target
-
-    @property
-    def target(self) -> Target:
-        return self._target
-
-    @property
-    def max_circuits(self) -> None:
-        return None
-
-    @classmethod
-    def _default_options(cls) -> Options:
-        return Options()
-
-    def run(self, run_input: Any, **options: Any) -> Any:
-        raise NotImplementedError
