@@ -50,6 +50,10 @@ class StoppedError(QDEQError, RuntimeError):
     """Waiting for a service was ended on request; the jobs under way are fetched when the run is resumed."""
 
 
+class StudyError(QDEQError, RuntimeError):
+    """Some tasks of a study failed; those that are done are kept."""
+
+
 class MissingExtraError(QDEQError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

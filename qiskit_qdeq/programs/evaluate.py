@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qiskit_qdeq._files import write_json
 from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
@@ -20,7 +21,6 @@ from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, give
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
 from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import measured_solver
-from qiskit_qdeq.programs.report import write_json
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.training.checkpoint import load_checkpoint

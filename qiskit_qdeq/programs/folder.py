@@ -30,7 +30,7 @@ def earlier_run(options: TrainArguments) -> Iterator[Path]:
         InputError: if there is no run in it, or another process writes it.
     """
     folder = earlier_folder(options)
-    with _locked(folder):
+    with locked(folder):
         yield folder
 
 
@@ -65,7 +65,7 @@ def new_run(options: TrainArguments) -> Iterator[Path]:
         ours = not os.path.lexists(folder)
         _make(folder, exist_ok=True)
     try:
-        with _locked(folder):
+        with locked(folder):
             _refuse_what_is_there(folder, options.overwrite)
             yield folder
     finally:
@@ -125,7 +125,7 @@ def _make(folder: Path, exist_ok: bool) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system frees when a process ends, however it ends."""
     path = folder / _LOCK
     descriptor = _open_locked(path, folder)

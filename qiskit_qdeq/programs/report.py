@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -132,20 +130,3 @@ def plain(options: TrainArguments) -> dict[str, Any]:
     """Arguments as JSON can hold them."""
     values = dataclasses.asdict(options)
     return {**values, "classes": None if options.classes is None else list(options.classes)}
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one piece: what was there before stays until the new one is complete.
-
-    Raises:
-        OSError: naming the file, if it cannot be written.
-    """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from qiskit_qdeq._files import write_json
 from qiskit_qdeq.data import DataSplit, load_split
 from qiskit_qdeq.exceptions import (
     BudgetError,
@@ -40,7 +41,7 @@ from qiskit_qdeq.programs.folder import (
 )
 from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
-from qiskit_qdeq.programs.report import metrics_of, plain, summary, write_json
+from qiskit_qdeq.programs.report import metrics_of, plain, summary
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
 from qiskit_qdeq.programs.stored import load_model

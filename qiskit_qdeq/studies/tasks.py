@@ -1,0 +1,175 @@
+"""A study is a list of independent tasks; each leaves one file, so that a study that stops goes on where it was.
+
+    records = run_tasks(tasks, work, folder, mapper=LocalProcesses(2))
+
+`work` is a function of a task's arguments, plain values, and returns plain values. A `mapper` is anything that is called
+like `map`: the built-in one runs the tasks one after the other here, `LocalProcesses` in processes of this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from qiskit_qdeq._files import write_json
+from qiskit_qdeq.exceptions import InputError, StudyError, warn_user
+
+Work = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Mapper = Callable[[Callable[["Task"], "Outcome"], Sequence["Task"]], Iterable["Outcome"]]
+
+#: How often the tasks that a dead worker left undone are given out again.
+ATTEMPTS = 3
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of a study.
+
+    Args:
+        name: for people; unique within the study.
+        arguments: plain values (JSON), its seed among them: the same arguments give the same result.
+
+    Raises:
+        InputError: if the arguments are no JSON values.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the arguments: a task whose arguments have changed is another task."""
+        try:
+            text = json.dumps(self.arguments, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"task {self.name!r}: its arguments are no JSON values: {error}") from None
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """A file name made of both."""
+        return f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', self.name)[:80]}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: its record, or the error that ended it."""
+
+    task: Task
+    record: dict[str, Any] | None = None
+    error: str = ""
+
+
+def run_tasks(
+    tasks: Iterable[Task],
+    work: Work,
+    folder: str | Path,
+    *,
+    mapper: Mapper = map,
+    tell: Callable[[Outcome], None] | None = None,
+) -> list[dict[str, Any]]:
+    """The records of all tasks, in their order; those whose files are in `folder` are not done again.
+
+    A record holds the task's `name`, `key` and `arguments`, the `result` that `work` returned, and `seconds`. A task that
+    fails leaves no file and does not stop the others. Tasks lost with a worker that died are given out again.
+
+    Args:
+        tasks: independent of each other and of their order.
+        work: called with a task's arguments; importable, if the mapper uses other processes.
+        folder: for `tasks/<name>-<digest>.json`; made where it does not exist.
+        mapper: called as `mapper(function, tasks)`; may give outcomes in any order.
+        tell: is told every outcome as it comes, those found in `folder` first.
+
+    Raises:
+        InputError: if two tasks have one name.
+        StudyError: if tasks failed, after all the others are done, with how to go on.
+    """
+    tasks = list(tasks)
+    names = [task.name for task in tasks]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise InputError(f"tasks must have different names, got {twice[0]!r} more than once")
+    place = Path(folder) / "tasks"
+    tell = tell or (lambda outcome: None)
+    records: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        if (record := _earlier(task, place)) is not None:
+            records[task.name] = record
+            tell(Outcome(task, record))
+    failed: dict[str, str] = {}
+    for attempt in range(1, ATTEMPTS + 1):
+        waiting = [task for task in tasks if task.name not in records and task.name not in failed]
+        if not waiting:
+            break
+        try:
+            for outcome in mapper(partial(_perform, work, place), waiting):
+                if outcome.record is None:
+                    failed[outcome.task.name] = outcome.error
+                else:
+                    records[outcome.task.name] = outcome.record
+                tell(outcome)
+        except Exception as error:
+            # a worker died, and what it worked on with it
+            for task in waiting:
+                if task.name not in records and (record := _earlier(task, place)) is not None:
+                    records[task.name] = record
+                    tell(Outcome(task, record))
+            if attempt == ATTEMPTS:
+                raise StudyError(
+                    f"workers died {ATTEMPTS} times ({type(error).__name__}: {error}); {len(records)} of {len(tasks)} tasks "
+                    "are done and kept: run the same command again, with fewer workers if memory is short"
+                ) from error
+    if failed:
+        shown = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_SHOWN])
+        more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        raise StudyError(
+            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {shown}{more}. Run the same command again to "
+            "do only these"
+        )
+    return [records[task.name] for task in tasks]
+
+
+def _perform(work: Work, place: Path, task: Task) -> Outcome:
+    """Do one task where the mapper wants it done, and write its file there."""
+    started = time.perf_counter()
+    try:
+        result = dict(work(task.arguments))
+        record = {
+            "name": task.name,
+            "key": task.key,
+            "arguments": dict(task.arguments),
+            "result": result,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        write_json(place / f"{task.label}.json", record)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, InputError) else f" ({Path(last.filename).name}:{last.lineno})"
+        return Outcome(task, error=f"{type(error).__name__}: {error}{where}")
+    return Outcome(task, record)
+
+
+def _earlier(task: Task, place: Path) -> dict[str, Any] | None:
+    """The task's record of an earlier run, if it is whole."""
+    path = place / f"{task.label}.json"
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warn_user(f"{path} cannot be read ({error}): task {task.name!r} is done again")
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("result"), dict) and record.get("key") == task.key
+    if not whole:
+        warn_user(f"{path} is no record of task {task.name!r}, which is done again")
+        return None
+    return {**record, "name": task.name}

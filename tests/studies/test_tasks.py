@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from qiskit_qdeq.exceptions import InputError, StudyError
+from qiskit_qdeq.studies.processes import LocalProcesses
+from qiskit_qdeq.studies.tasks import Task, run_tasks
+
+
+def square(arguments):
+    if arguments.get("bad"):
+        raise ValueError("no square of this")
+    if "calls" in arguments:
+        with open(arguments["calls"], "a") as file:
+            file.write(f"{arguments['x']}\n")
+    return {"square": arguments["x"] ** 2, "process": os.getpid()}
+
+
+def dies_once(arguments):
+    """Kills its process the first time that 3 is asked for."""
+    marker = Path(arguments["marker"])
+    if arguments["x"] == 3 and not marker.exists():
+        marker.touch()
+        os._exit(1)
+    return square(arguments)
+
+
+def squares(count, **more):
+    return [Task(f"square of {x}", {"x": x, **more}) for x in range(count)]
+
+
+def results(records):
+    return [record["result"]["square"] for record in records]
+
+
+def test_records_come_in_the_order_of_the_tasks(tmp_path):
+    backwards = run_tasks(squares(5), square, tmp_path, mapper=lambda f, tasks: map(f, reversed(tasks)))
+    assert results(backwards) == [0, 1, 4, 9, 16]
+    assert [record["name"] for record in backwards] == [f"square of {x}" for x in range(5)]
+
+
+def test_a_finished_task_is_not_done_again(tmp_path):
+    calls = str(tmp_path / "calls")
+    run_tasks(squares(3, calls=calls), square, tmp_path)
+    told = []
+    found = run_tasks(squares(5, calls=calls), square, tmp_path, tell=told.append)
+    assert results(found) == [0, 1, 4, 9, 16]
+    assert Path(calls).read_text().split() == ["0", "1", "2", "3", "4"]
+    assert len(told) == 5
+
+
+def test_other_arguments_are_another_task(tmp_path):
+    run_tasks([Task("one", {"x": 2})], square, tmp_path)
+    assert results(run_tasks([Task("one", {"x": 3})], square, tmp_path)) == [9]
+
+
+def test_a_task_that_fails_stops_no_other_and_is_done_again(tmp_path):
+    tasks = [Task("bad", {"x": 1, "bad": True}), *squares(3)]
+    with pytest.raises(StudyError, match=r"1 of 4 tasks failed.*bad: ValueError: no square of this"):
+        run_tasks(tasks, square, tmp_path)
+    assert len(list((tmp_path / "tasks").iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": "other", "result": {}}', '{"result": 3}'])
+def test_a_damaged_record_is_done_again_with_a_warning(tmp_path, damage):
+    (task,) = squares(1)
+    run_tasks([task], square, tmp_path)
+    (path,) = (tmp_path / "tasks").iterdir()
+    path.write_text(damage)
+    with pytest.warns(UserWarning, match="done again"):
+        assert results(run_tasks([task], square, tmp_path)) == [0]
+    assert json.loads(path.read_text())["result"]["square"] == 0
+
+
+def test_processes_give_what_one_process_gives(tmp_path):
+    found = run_tasks(squares(6), square, tmp_path, mapper=LocalProcesses(2))
+    assert results(found) == [0, 1, 4, 9, 16, 25]
+    assert os.getpid() not in {record["result"]["process"] for record in found}
+
+
+@pytest.mark.filterwarnings("ignore:A worker stopped")
+def test_what_a_killed_worker_left_undone_is_given_out_again(tmp_path):
+    tasks = squares(6, marker=str(tmp_path / "marker"))
+    assert results(run_tasks(tasks, dies_once, tmp_path, mapper=LocalProcesses(2))) == [0, 1, 4, 9, 16, 25]
+    assert len(list((tmp_path / "tasks").glob("*.json"))) == 6
+
+
+def test_workers_that_always_die_end_the_study_with_what_is_done(tmp_path):
+    def broken(function, tasks):
+        yield function(tasks[0])
+        raise OSError("the cluster is gone")
+
+    with pytest.raises(StudyError, match=r"workers died 3 times.*the cluster is gone.*3 of 5 tasks are done"):
+        run_tasks(squares(5), square, tmp_path, mapper=broken)
+    assert results(run_tasks(squares(5), square, tmp_path)) == [0, 1, 4, 9, 16]
+
+
+def test_a_thousand_tasks_go_on_where_they_stopped(tmp_path):
+    calls = str(tmp_path / "calls")
+
+    def interrupted(function, tasks):
+        for number, task in enumerate(tasks):
+            if number == 400:
+                raise KeyboardInterrupt
+            yield function(task)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(squares(1000, calls=calls), square, tmp_path, mapper=interrupted)
+    assert results(run_tasks(squares(1000, calls=calls), square, tmp_path)) == [x * x for x in range(1000)]
+    assert len(Path(calls).read_text().split()) == 1000
+
+
+def test_names_must_differ_and_arguments_be_plain(tmp_path):
+    with pytest.raises(InputError, match="'same' more than once"):
+        run_tasks([Task("same", {"x": 1}), Task("same", {"x": 2})], square, tmp_path)
+    with pytest.raises(InputError, match=r"'odd'.*JSON"):
+        run_tasks([Task("odd", {"x": object()})], square, tmp_path)
+    with pytest.raises(InputError, match="workers"):
+        LocalProcesses(-1)
