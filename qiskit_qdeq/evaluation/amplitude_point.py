@@ -16,7 +16,7 @@ from qiskit_qdeq.evaluation import diagonal
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.protocol import Cotangent
 from qiskit_qdeq.evaluation.quadratic import NewtonResult
-from qiskit_qdeq.evaluation.threads import run_parts
+from qiskit_qdeq.evaluation.threads import matmul, run_parts
 
 if TYPE_CHECKING:
     from qiskit_qdeq.evaluation.amplitude import AmplitudeMap
@@ -115,6 +115,14 @@ class AmplitudePoint:
         slopes = np.stack(rows, axis=1) - self.values[:, :, None] * self.inputs[:, None, :]
         slopes *= (2 / self.norm)[:, None, None]
         return slopes
+
+    def pull_inputs(self, cotangent: Array) -> Array:
+        """(∂m/∂u)ᵀ c = 2 (Σ_j c_j A_j u - (Σ_j c_j m_j) u) / d, (B, K) -> (B, D)."""
+        moved = self._evaluator.states.weighted(self.columns, cotangent.T / self.norm)
+        product = matmul(moved.reshape(len(self._source.bound.matrix), self._source.batch).T, self._source.bound.matrix)
+        product -= (np.vecdot(cotangent, self.values) / self.norm)[:, None] * self.inputs
+        product *= 2
+        return product
 
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent = 2 (Re w† y - (Σ_f c_f h_f) uᵀP) / d, (B, F) -> (B, K)."""

@@ -246,6 +246,11 @@ class ColumnPoint:
         parts = [self._slopes(self._along(directions[:, first : first + step])[1]) for first in range(0, size, step)]
         return np.concatenate(parts, axis=2)
 
+    def pull_inputs(self, cotangent: Array) -> Array:
+        """(∂m/∂u)ᵀ cotangent: (B, K) -> (B, D)."""
+        result: Array = np.einsum("bj,bjd->bd", cotangent, self.input_jacobian)
+        return result
+
     def _slopes(self, outputs: Array) -> Array:
         """∂m_j along the directions of columns (2, 2**n, 1 + R, B): (B, K, R)."""
         product = self.bound.evaluator.states.cross(outputs[:, :, 0], outputs[:, :, 1:])

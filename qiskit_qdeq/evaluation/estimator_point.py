@@ -118,6 +118,11 @@ class EstimatorPoint(SlopedPoint):
         result: Array = self._input_slopes()[:, self._evaluator.states]
         return result
 
+    def pull_inputs(self, cotangent: Array) -> Array:
+        """(∂m/∂u)ᵀ cotangent: (B, K) -> (B, D)."""
+        result: Array = np.einsum("bj,bjd->bd", cotangent, self.input_jacobian)
+        return result
+
     def gradient_plan(self, cotangent: Array) -> tuple[Plan, Array, Array | None]:
         """What gives the weight gradient for C (B, M): rows and, if they were fetched already, their values."""
         if self._measured is not None:

@@ -111,6 +111,9 @@ class EvaluationPoint(Protocol):
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
 
+    def pull_inputs(self, cotangent: Array) -> Array:
+        """(∂m/∂u)ᵀ cotangent: (B, K) -> (B, D)."""
+
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent: (B, F) -> (B, K)."""
 

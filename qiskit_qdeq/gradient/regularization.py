@@ -72,16 +72,16 @@ class Regularization:
             return scale * float(np.sum(jacobian**2)), Cotangent(
                 point, directions=directions, slopes=2 * scale * jacobian
             )
-        slopes = point.input_jacobian
         if self.kind == "input":
+            slopes = point.input_jacobian
             scale = self.strength / batch
             unit = np.broadcast_to(2 * scale * np.eye(size, dtype=slopes.dtype), (batch, size, size))
             return scale * float(np.sum(slopes**2)), Cotangent(point, directions=slopes, slopes=unit)
         if rng is None:
             raise InputError("rng is needed for the Hutchinson estimate")
         scale = self.strength / (batch * len(injection))
-        probe = (rng.standard_normal((batch, len(injection))) @ injection).astype(slopes.dtype)
-        product = np.einsum("bj,bjd->bd", probe, slopes)
+        probe = (rng.standard_normal((batch, len(injection))) @ injection).astype(point.values.dtype)
+        product = point.pull_inputs(probe)
         return scale * float(np.sum(product**2)), Cotangent(
             point, directions=product[:, None], slopes=2 * scale * probe[:, :, None]
         )
