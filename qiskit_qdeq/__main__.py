@@ -1,7 +1,8 @@
-"""`python -m qiskit_qdeq train | evaluate`."""
+"""`python -m qiskit_qdeq train | evaluate | reproduce | theory`."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
@@ -10,15 +11,23 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-_USAGE = """usage: python -m qiskit_qdeq {train,evaluate} [options]
+_USAGE = """usage: python -m qiskit_qdeq {train,evaluate,reproduce,theory} [options]
 
 Quantum Deep Equilibrium Models in Qiskit.
 
   train      train and evaluate a model (no options: digits 0, 3, 6, 9 in seconds)
   evaluate   evaluate the checkpoint of a run on a data set
+  reproduce  the tables of arXiv:2410.23940, with baselines and classical controls
+  theory     its theory, checked and drawn
 
 Options of a command: python -m qiskit_qdeq train --help
 """
+_COMMANDS = {
+    "train": "qiskit_qdeq.programs.train",
+    "evaluate": "qiskit_qdeq.programs.evaluate",
+    "reproduce": "qiskit_qdeq.programs.reproduce_paper",
+    "theory": "qiskit_qdeq.programs.paper_theory",
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -35,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         print(f"qiskit-qdeq {__version__}")
         return 0
-    if not arguments or arguments[0] not in {"train", "evaluate"}:
+    if not arguments or arguments[0] not in _COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
         if arguments:
             print(f"error: unknown command {arguments[0]!r}", file=sys.stderr)
@@ -53,11 +62,7 @@ def _run(name: str, words: list[str]) -> int:
     try:
         with warnings.catch_warnings(), terminating():
             warnings.showwarning = _show_warning
-            if name == "train":
-                from qiskit_qdeq.programs.train import command
-            else:
-                from qiskit_qdeq.programs.evaluate import command
-            return command(words)
+            return int(importlib.import_module(_COMMANDS[name]).command(words))
     except SystemExit as stop:
         return int(stop.code or 0)
     except InputError as error:

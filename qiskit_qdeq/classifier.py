@@ -54,7 +54,7 @@ class QDEQClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         num_qubits: n; None takes as many as the features (and the bias) need as amplitudes, at least 2.
         encoding: "amplitude" or "angle".
         ansatz: "paper" (4 or 10 qubits), "random", "hardware_efficient"; None for the preset's.
-        readout: "z", "zz" or "zzz"; None for the preset's.
+        readout: "z", "zz", "zzz" or "zzzz"; None for the preset's.
         template: a `CircuitTemplate` of your own instead of the five arguments above, which must then keep their defaults.
         state_scale: factor of the state fed back; None for the preset's (0.5 default, 1 paper).
         bias: constant input appended to every sample; "auto" appends 1.0 where an amplitude is free. Without it amplitude

@@ -1,8 +1,8 @@
 """Models by name: `ModelConfig` says in plain values what a model is, so that a checkpoint can rebuild it.
 
 `"paper"` is the authors' model (readout z, relu, every feature n times); `"default"` is the package's own on the same
-circuit and qubits: all products of up to three Z, identity activation, and half the state fed back, which makes the map a
-contraction for nearly every sample.
+circuit and qubits: all products of up to three Z (four from ten qubits on), identity activation, and half the state fed
+back, which makes the map a contraction for nearly every sample.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from qiskit_qdeq.model import QDEQModel, check_size
 ENCODINGS = ("amplitude", "angle")
 ANSATZES = ("paper", "random", "hardware_efficient")
 PRESETS = ("default", "paper")
+#: From here on products of four Z are worth their shots: docs/paper.md, docs/readouts.md.
+_MANY_QUBITS = 10
 #: Options that shape one ansatz only.
 _OF_ANSATZ = {"ansatz_gates": "random", "ansatz_seed": "random", "ansatz_layers": "hardware_efficient"}
 
@@ -46,7 +48,7 @@ class ModelConfig:
         ansatz_gates: gates of the random ansatz.
         ansatz_layers: layers of the hardware-efficient one.
         ansatz_seed: of the random ansatz.
-        readout: "z", "zz" or "zzz".
+        readout: "z", "zz", "zzz" or "zzzz".
         activation: "identity" or "relu".
         repeat: copies of each readout feature in the linear layer.
         state_scale: factor of the injected state.
@@ -153,7 +155,10 @@ def model_config(preset: str, num_features: int, num_classes: int, num_qubits: i
             "state_scale": 1.0,
         }
     else:
-        values = {"ansatz": "paper" if num_qubits in (4, 10) else "hardware_efficient"}
+        values = {
+            "ansatz": "paper" if num_qubits in (4, 10) else "hardware_efficient",
+            "readout": "zzz" if num_qubits < _MANY_QUBITS else "zzzz",
+        }
     config = ModelConfig(num_features, num_classes, num_qubits, **{**values, **overrides})
     for name, ansatz in _OF_ANSATZ.items():
         if name in overrides and config.ansatz != ansatz:

@@ -14,7 +14,8 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 
-_READOUT_ORDERS = {"z": 1, "zz": 2, "zzz": 3}
+_READOUT_ORDERS = {"z": 1, "zz": 2, "zzz": 3, "zzzz": 4}
+READOUTS = tuple(_READOUT_ORDERS)
 
 
 def readout_observables(num_qubits: int, name: str | Sequence[SparsePauliOp]) -> tuple[SparsePauliOp, ...]:
@@ -22,14 +23,14 @@ def readout_observables(num_qubits: int, name: str | Sequence[SparsePauliOp]) ->
 
     Args:
         num_qubits: n.
-        name: "z" (the paper: Z on every wire), "zz" or "zzz" (also all products of two, of three), or
+        name: "z" (the paper: Z on every wire), "zz", "zzz" or "zzzz" (also all products of two, of three, of four), or
             observables.
 
     Raises:
         InputError: if the name is unknown or the observables do not fit n qubits.
 
-    >>> [len(readout_observables(4, name)) for name in ("z", "zz", "zzz")]
-    [4, 10, 14]
+    >>> [len(readout_observables(4, name)) for name in ("z", "zz", "zzz", "zzzz")]
+    [4, 10, 14, 15]
     """
     if not isinstance(name, str):
         return check_observables(name, num_qubits, "readout observables")

@@ -35,7 +35,7 @@ class CircuitTemplate:
         ansatz: an Ansatz, or a circuit whose parameters are the weights.
         weights: the order of the ansatz circuit's parameters; default: by name and vector index.
         state_observables: the K observables fed back; default: Z on every wire.
-        readout: the F observables of the readout, or their name "z", "zz" or "zzz".
+        readout: the F observables of the readout, or their name "z", "zz", "zzz" or "zzzz".
 
     Raises:
         InputError: if qubit counts differ, parameter names clash, or a part is not usable.

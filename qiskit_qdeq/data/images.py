@@ -1,6 +1,7 @@
 """MNIST, Fashion-MNIST and CIFAR-10 with the preprocessing and split of the paper (arXiv:2410.23940).
 
-pixels/255 → gray → bilinear 28 × 28 → (v - 0.1307)/0.3081 → average pooling → row-major features.
+pixels/255 → gray → bilinear 28 × 28 → (v - 0.1307)/0.3081, or the set's own mean and deviation → average pooling →
+row-major features.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qiskit_qdeq.data.preprocessing import average_pool, normalize, resize_bilinear, to_grayscale
+from qiskit_qdeq.data.preprocessing import MEAN, STD, average_pool, normalize, resize_bilinear, to_grayscale
 from qiskit_qdeq.data.sources import (
     IMAGE_SETS,
     NUM_LABELS,
@@ -36,6 +37,9 @@ from qiskit_qdeq.exceptions import InputError
 
 _SIDE = 28
 _BLOCK = 1024
+#: Mean and standard deviation of each set's training pixels (gray, 0 to 1); the paper takes MNIST's for every set.
+PIXEL_STATISTICS = {"mnist": (MEAN, STD), "fashion_mnist": (0.286, 0.353), "cifar10": (0.4808, 0.2392)}
+NORMALIZATIONS = ("mnist", "own")
 # num_qubits: kernel, stride, padding of the pooling and side of the pooled image.
 _POOLING = {4: (6, 6, 0, 4), 10: (5, 3, 2, 10)}
 
@@ -50,6 +54,7 @@ def load_image_split(
     seed: Seed = 1,
     limit: int | None = None,
     limit_train: int | None = None,
+    normalization: str = "mnist",
 ) -> DataSplit:
     """Load MNIST, Fashion-MNIST or CIFAR-10 as the paper does: n² pooled pixels for n = 4 or 10 qubits.
 
@@ -74,6 +79,7 @@ def load_image_split(
         seed: of the split and the limits.
         limit: keep at most this many images in each part, drawn at random with each class keeping its share.
         limit_train: the same for the training part alone, where it takes the place of ``limit``.
+        normalization: whose pixel mean and standard deviation: ``"mnist"`` for every set (the paper) or the set's ``"own"``.
 
     Returns:
         The split; the paper's counts (train/valid/test) are 19,136/4,785/3,957 for MNIST with 4 classes,
@@ -90,6 +96,9 @@ def load_image_split(
         classes = (0, 3, 6, 9) if name == "mnist" and num_qubits == 4 else range(NUM_LABELS)
     chosen = check_classes(classes, range(NUM_LABELS))
     check_fraction(valid_fraction, "valid_fraction")
+    if normalization not in NORMALIZATIONS:
+        raise InputError(f"normalization={normalization!r} must be one of {list(NORMALIZATIONS)}")
+    statistics = PIXEL_STATISTICS[name if normalization == "own" else "mnist"]
     limit = check_limit(limit, "limit", len(chosen))
     limit_train = check_limit(limit_train, "limit_train", len(chosen)) or limit
     rng = make_generator(seed)
@@ -107,11 +116,11 @@ def load_image_split(
     train = train[stratified_subset(pool_labels[train], limit_train, rng)]
     side = _POOLING[num_qubits][-1]
     return DataSplit(
-        x_train=image_features(raw.x_train[pool[train]], num_qubits),
+        x_train=image_features(raw.x_train[pool[train]], num_qubits, statistics),
         y_train=pool_labels[train],
-        x_valid=image_features(raw.x_train[pool[valid]], num_qubits),
+        x_valid=image_features(raw.x_train[pool[valid]], num_qubits, statistics),
         y_valid=pool_labels[valid],
-        x_test=image_features(raw.x_test[test], num_qubits),
+        x_test=image_features(raw.x_test[test], num_qubits, statistics),
         y_test=test_labels,
         classes=chosen,
         name=name,
@@ -119,7 +128,7 @@ def load_image_split(
     )
 
 
-def image_features(pixels: ArrayLike, num_qubits: int = 4) -> FloatArray:
+def image_features(pixels: ArrayLike, num_qubits: int = 4, statistics: tuple[float, float] = (MEAN, STD)) -> FloatArray:
     """Turn images into the n² features of the paper.
 
     n = 4: means of 6 × 6 windows at stride 6, which cover the top-left 24 × 24 pixels. n = 10: means of 5 × 5
@@ -129,6 +138,7 @@ def image_features(pixels: ArrayLike, num_qubits: int = 4) -> FloatArray:
         pixels: (N, H, W) or (N, H, W, 3), integers in 0..255 or floats in [0, 1]; sides other than 28 are
             resized (`resize_bilinear`).
         num_qubits: n, 4 or 10.
+        statistics: mean and standard deviation by which pixels are normalized.
 
     Returns:
         Features, (N, n²), row by row.
@@ -144,18 +154,18 @@ def image_features(pixels: ArrayLike, num_qubits: int = 4) -> FloatArray:
     side = _POOLING[num_qubits][-1]
     features = np.empty((len(images), side * side))
     for start in range(0, len(images), _BLOCK):
-        features[start : start + _BLOCK] = _block_features(images[start : start + _BLOCK], num_qubits)
+        features[start : start + _BLOCK] = _block_features(images[start : start + _BLOCK], num_qubits, statistics)
     return features
 
 
-def _block_features(images: NDArray[Any], num_qubits: int) -> FloatArray:
+def _block_features(images: NDArray[Any], num_qubits: int, statistics: tuple[float, float]) -> FloatArray:
     values = images / 255.0 if images.dtype.kind in "iu" else images.astype(np.float64)
     if values.ndim == 4:
         values = to_grayscale(values)
     if values.shape[1:] != (_SIDE, _SIDE):
         values = resize_bilinear(values, (_SIDE, _SIDE))
     kernel, stride, padding, _ = _POOLING[num_qubits]
-    return average_pool(normalize(values), kernel, stride, padding).reshape(len(images), -1)
+    return average_pool(normalize(values, *statistics), kernel, stride, padding).reshape(len(images), -1)
 
 
 def _check_num_qubits(num_qubits: int) -> None:

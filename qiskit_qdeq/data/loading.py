@@ -21,6 +21,7 @@ def load_split(
     seed: Seed | None = None,
     limit: int | None = None,
     limit_train: int | None = None,
+    normalization: str = "mnist",
 ) -> DataSplit:
     """Load a data set by name with the features that fit ``num_qubits``.
 
@@ -34,6 +35,7 @@ def load_split(
         seed: of the split; None is the loader's default (0 for digits, 1 for the others), not a random one.
         limit: keep at most this many images in each part.
         limit_train: the same for the training part alone, where it takes the place of ``limit``.
+        normalization: of image pixels: ``"mnist"``, the paper's for every set, or the set's ``"own"``. Not for digits.
 
     Returns:
         The split.
@@ -54,9 +56,12 @@ def load_split(
             seed=1 if seed is None else seed,
             limit=limit,
             limit_train=limit_train,
+            normalization=normalization,
         )
     if name != "digits":
         raise InputError(f"name={name!r} is not one of 'digits', {', '.join(map(repr, IMAGE_SETS))}")
+    if normalization != "mnist":
+        raise InputError(f"normalization={normalization!r} is for images: digits have one normalization only")
     if data_dir is not None:
         raise InputError(f"data_dir={str(data_dir)!r}: digits come with scikit-learn and are not read from files")
     if not isinstance(num_qubits, int) or num_qubits < 4 or num_qubits == 5:

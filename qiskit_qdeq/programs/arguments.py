@@ -14,9 +14,12 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from qiskit_qdeq.circuits.observables import READOUTS
+from qiskit_qdeq.data.images import NORMALIZATIONS
 from qiskit_qdeq.data.sources import NUM_LABELS
 from qiskit_qdeq.evaluation.sampling import GRADIENT_METHODS
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.readout import ACTIVATIONS
 
 T = TypeVar("T")
 #: What compiled code can count.
@@ -104,8 +107,10 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return value
     if tuple[int, ...] in kinds and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         return tuple(_typed(f"{name}[{index}]", item, int) for index, item in enumerate(value))
+    if tuple[str, ...] in kinds and isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(_typed(f"{name}[{index}]", item, str) for index, item in enumerate(value))
     wanted = {bool: "True or False", int: "an integer", float: "a number", str: "a str", NoneType: "None"}
-    raise InputError(f"{name} must be {' or '.join(wanted.get(k, 'a list of integers') for k in kinds)}, got {value!r}")
+    raise InputError(f"{name} must be {' or '.join(wanted.get(k, 'a list') for k in kinds)}, got {value!r}")
 
 
 def with_execution_mode(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,7 +249,11 @@ class TrainArguments(LogArguments, DataArguments, ExecutionArguments):
     encoding: str = option("amplitude", "encoder", choices=("amplitude", "angle"))
     num_qubits: int = option(4, "qubits", type=int)
     ansatz: str | None = option(None, "ansatz circuit", choices=("paper", "random", "hardware_efficient"))
-    readout: str | None = option(None, "readout observables", choices=("z", "zz", "zzz"))
+    readout: str | None = option(None, "readout observables", choices=READOUTS)
+    activation: str | None = option(None, "of the readout features before the linear layer", choices=ACTIVATIONS)
+    normalization: str | None = option(
+        None, "of image pixels: with the mean and deviation of mnist or of the data set's own", choices=NORMALIZATIONS
+    )
     state_scale: float | None = option(None, "factor of the state fed back", type=float)
     regularization: str | None = option(None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson"))
     regularization_strength: float | None = option(None, "its strength", type=float)

@@ -60,6 +60,7 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         num_qubits=notes.num_qubits,
         limit=notes.limit if options.limit is None else options.limit,
         limit_train=notes.limit_train if options.limit is None else None,
+        normalization=notes.normalization,
     )
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
@@ -139,6 +140,7 @@ class _DataNotes:
     num_qubits: int
     limit: int | None
     limit_train: int | None = None
+    normalization: str = "mnist"
     data_dir: str | None = None
 
 

@@ -67,7 +67,9 @@ _MEASURED: dict[str, Any] = {
     "batch_size": 16,
 }
 # The image sets have 50 to 100 times the samples of the digits.
-_DEFAULT_IMAGES: dict[str, Any] = {**_DEFAULT, "epochs": 30, "batch_size": 256}
+_DEFAULT_IMAGES: dict[str, Any] = {**_DEFAULT, "batch_size": 256}
+# Where a step takes milliseconds: 30 epochs of the image sets are about a minute.
+_LARGE_QUBITS, _LARGE_EPOCHS = 7, 30
 
 
 def model_of(arguments: TrainArguments, split: DataSplit) -> ModelConfig:
@@ -76,6 +78,7 @@ def model_of(arguments: TrainArguments, split: DataSplit) -> ModelConfig:
         "encoding": arguments.encoding,
         "ansatz": arguments.ansatz,
         "readout": arguments.readout,
+        "activation": arguments.activation,
         "state_scale": arguments.state_scale,
         "dtype": arguments.dtype,
     }
@@ -83,10 +86,19 @@ def model_of(arguments: TrainArguments, split: DataSplit) -> ModelConfig:
     return model_config(arguments.preset, split.num_features, split.num_classes, arguments.num_qubits, **given)
 
 
+def normalization_of(arguments: TrainArguments) -> str:
+    """How image pixels are normalized: the paper's way, or in the default preset with the data set's own mean."""
+    if arguments.normalization is not None:
+        return arguments.normalization
+    return "own" if arguments.preset == "default" and arguments.data != "digits" else "mnist"
+
+
 def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
     """How a run trains: the preset's recipe with what the arguments replace."""
     default = _DEFAULT if arguments.data == "digits" else _DEFAULT_IMAGES
     recipe = dict(_PAPER if arguments.preset == "paper" else default)
+    if arguments.preset == "default" and arguments.num_qubits >= _LARGE_QUBITS:
+        recipe["epochs"] = _LARGE_EPOCHS
     if arguments.encoding == "angle" and arguments.num_qubits > _NEWTON_QUBITS and arguments.preset == "default":
         recipe["solver"] = "broyden"
     if arguments.backend != "exact":

@@ -40,7 +40,7 @@ from qiskit_qdeq.programs.folder import (
     remove_run,
 )
 from qiskit_qdeq.programs.logs import logged
-from qiskit_qdeq.programs.recipes import model_of, refuse_ineffective, training_of
+from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, training_of
 from qiskit_qdeq.programs.report import metrics_of, plain, summary
 from qiskit_qdeq.programs.running import described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
@@ -264,6 +264,7 @@ def _split(options: TrainArguments) -> DataSplit:
         num_qubits=options.num_qubits,
         limit=options.limit,
         limit_train=options.limit_train,
+        normalization=normalization_of(options),
     )
 
 
@@ -279,5 +280,6 @@ def _data_notes(options: TrainArguments, split: DataSplit) -> dict[str, Any]:
         "num_qubits": options.num_qubits,
         "limit": options.limit,
         "limit_train": options.limit_train,
+        "normalization": normalization_of(options),
         "data_dir": options.data_dir,
     }

@@ -1,0 +1,264 @@
+"""The tables of the paper (arXiv:2410.23940), made here, beside the published figures and classical controls.
+
+Every run of every seed is a task of its own: a study that stops goes on where it was with the same command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from qiskit_qdeq._files import write_json, write_text
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
+from qiskit_qdeq.programs.folder import locked
+from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
+from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
+from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of
+from qiskit_qdeq.studies.processes import LocalProcesses
+from qiskit_qdeq.studies.tasks import Mapper, Outcome, Task, run_tasks
+from qiskit_qdeq.training.state import versions
+from qiskit_qdeq.visualization import save_figures
+
+_PUBLISHED = Path(__file__).parent.parent / "studies" / "published.json"
+_OF_THE_PAPER = tuple(name for name in TABLES if name != "digits-4")
+_LARGEST_FILE = 2**20
+
+
+@dataclass(frozen=True)
+class ReproduceArguments:
+    """Options of `reproduce`."""
+
+    tables: tuple[str, ...] = option(
+        _OF_THE_PAPER,
+        "which tables, comma-separated; digits-4 needs no download",
+        type=lambda text: tuple(text.split(",")),
+    )
+    groups: tuple[str, ...] = option(GROUPS, "which rows, comma-separated", type=lambda text: tuple(text.split(",")))
+    encodings: tuple[str, ...] = option(
+        ("amplitude", "angle"), "of the circuits' rows, comma-separated", type=lambda text: tuple(text.split(","))
+    )
+    data_dir: str | None = option(None, "folder with the data sets' files; without it images are downloaded")
+    seeds: int | None = option(None, "runs per row, seeds 0, 1, ...; default 3, with --quick 2", type=int)
+    epochs: int | None = option(None, "of every run, instead of the tables' own", type=int)
+    limit: int | None = option(None, "keep at most this many samples in each part", type=int)
+    quick: bool = option(False, "2,000 samples in each part, 4 epochs: all columns in minutes, no results")
+    workers: int = option(0, "processes, 0: one per processor", type=int)
+    published: str | None = option(
+        None, "JSON file with more published figures: {table: {'amplitude IMPLICIT': {'test_accuracy': 0.93}}}"
+    )
+    output: str = option("paper-tables", "folder of the study; the same folder again goes on where it stopped")
+    quiet: bool = option(False, "print nothing but errors")
+
+
+def main(
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    mapper: Mapper | None = None,
+    publish: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run what is not done yet, write tables and figures, and return them.
+
+    Args:
+        arguments: fields of `ReproduceArguments`.
+        mapper: spreads the tasks, called like `map`; default `LocalProcesses(workers)`.
+        publish: is given the tables.
+
+    Returns:
+        What results.json holds: `rows` with every column, `skipped`, `arguments`, `versions`, `machine`.
+
+    Raises:
+        InputError: for arguments or data that cannot be used.
+        StudyError: if runs failed; the others are kept.
+    """
+    options = from_mapping(ReproduceArguments, {} if arguments is None else arguments)
+    scale, seeds, published = _scale(options), _seeds(options), _published(options.published)
+    baselines, skipped = _available()
+    rows = [row for name in options.tables for row in rows_of(name, scale, baselines)]
+    if not rows:
+        raise InputError(f"groups {list(options.groups)} and encodings {list(options.encodings)} leave no row")
+    skipped = skipped if any(TABLES[name].baselines for name in options.tables) and "baseline" in scale.groups else []
+    folder = _made(Path(options.output))
+    mapper = LocalProcesses(options.workers) if mapper is None else mapper
+    work = partial(perform, folder=str(folder), data_dir=_whole(options.data_dir))
+    runs = [row.task(seed) for row in rows for seed in range(seeds)]
+    profiles = {row.label: task for row in rows if (task := row.profile()) is not None}
+    with locked(folder):
+        with _bar(len(runs), "training", options.quiet) as tell:
+            records = run_tasks(runs, work, folder, mapper=mapper, tell=tell)
+        # one at a time: what is timed shares the machine with nothing
+        with _bar(len(profiles), "timing", options.quiet) as tell:
+            measured = dict(zip(profiles, run_tasks(profiles.values(), work, folder, tell=tell), strict=True))
+        figures = _figures(rows, records, measured, published, seeds)
+        results = {
+            "rows": figures,
+            "skipped": skipped,
+            "published_source": published["source"],
+            "arguments": _plain(options),
+            "seeds": seeds,
+            "versions": versions(),
+            "machine": {"processor": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
+        }
+        text = markdown(figures, skipped)
+        write_json(folder / "results.json", results)
+        write_text(folder / "results.md", text)
+        pictures = {
+            "accuracy": draw_accuracy(figures, ("paper", "default", "baseline", "control")),
+            "ablation": draw_accuracy(figures, ("ablation",)),
+            "cost": draw_cost(figures),
+        }
+        save_figures(folder, {name: picture for name, picture in pictures.items() if picture is not None})
+    if not options.quiet:
+        publish(text)
+        publish(f"written to {folder}{os.sep}")
+    return results
+
+
+def command(words: Sequence[str] | None = None) -> int:
+    """`python -m qiskit_qdeq reproduce`: the exit code."""
+    options = parser(ReproduceArguments, "qiskit_qdeq reproduce", "Make the tables of arXiv:2410.23940 here.")
+    main(given(options, ReproduceArguments, words))
+    return 0
+
+
+def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) -> Mapping[str, Any]:
+    """One task of the study."""
+    # imported here: a worker loads what its task needs
+    own = {name: value for name, value in arguments.items() if name != "kind"}
+    kind = arguments["kind"]
+    if kind == "train":
+        from qiskit_qdeq.studies.training_tasks import train_task
+
+        run = Task("-".join(str(own[name]) for name in ("data", "preset", "mode", "seed")), own)
+        return train_task(own, folder=Path(folder) / "runs" / run.label, data_dir=data_dir)
+    if kind == "profile":
+        from qiskit_qdeq.studies.profiles import profile_task
+
+        return profile_task(own, data_dir=data_dir)
+    place = {} if data_dir is None or own["data"] == "digits" else {"data_dir": data_dir}
+    if kind == "baseline":
+        from qiskit_qdeq.studies.baselines import run_baseline
+
+        return run_baseline({**own, **place})
+    from qiskit_qdeq.studies.controls import run_control
+
+    return run_control({**own, **place})
+
+
+def _scale(options: ReproduceArguments) -> Scale:
+    unknown = [name for name in options.groups if name not in GROUPS]
+    if unknown:
+        raise InputError(f"groups must be among {list(GROUPS)}, got {unknown[0]!r}")
+    unknown = [name for name in options.encodings if name not in ("amplitude", "angle")]
+    if unknown:
+        raise InputError(f"encodings must be among ['amplitude', 'angle'], got {unknown[0]!r}")
+    for name in ("epochs", "limit"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be >= 1, got {value}")
+    scale = Scale(options.epochs, options.limit)
+    if options.quick:
+        scale = Scale(options.epochs or QUICK.epochs, options.limit or QUICK.limit)
+    return replace(scale, groups=options.groups, encodings=options.encodings)
+
+
+def _seeds(options: ReproduceArguments) -> int:
+    seeds = options.seeds if options.seeds is not None else 2 if options.quick else 3
+    if seeds < 1:
+        raise InputError(f"seeds must be >= 1, got {seeds}")
+    return seeds
+
+
+def _published(file: str | None) -> dict[str, Any]:
+    """The published figures, with those of the user's file beside them or instead of them."""
+    found: dict[str, Any] = json.loads(_PUBLISHED.read_text("utf-8"))
+    if file is None:
+        return found
+    path = Path(file)
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise InputError(f"--published {file} is larger than {_LARGEST_FILE} bytes: it holds no table of figures")
+        more = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--published {file} cannot be read as JSON: {error}") from None
+    for table, rows in more.items() if isinstance(more, dict) else [(None, None)]:
+        if table == "source":
+            continue
+        if table not in TABLES or not isinstance(rows, dict):
+            raise InputError(f"--published {file} must map tables ({', '.join(TABLES)}) to rows, got {table!r}")
+        for row, columns in rows.items():
+            value = columns.get("test_accuracy") if isinstance(columns, dict) else None
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise InputError(
+                    f"--published {file}: {table}, {row!r} must be like {{'test_accuracy': 0.93}} (a fraction), "
+                    f"got {columns!r}"
+                )
+        found[table] = {**found.get(table, {}), **rows}
+    return found
+
+
+def _available() -> tuple[list[str], list[str]]:
+    """Baselines that can be run here, and why others cannot."""
+    if importlib.util.find_spec("torch") is not None:
+        return ["wang", "pca", "vae"], []
+    return ["wang", "pca"], ["the VAE baseline needs PyTorch: pip install 'qiskit-qdeq[torch]'"]
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--output {folder} cannot be created: {getattr(error, 'strerror', error)}") from error
+    return folder
+
+
+def _whole(data_dir: str | None) -> str | None:
+    return None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
+
+
+@contextlib.contextmanager
+def _bar(total: int, name: str, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
+    with tqdm(total=total, desc=name, unit="run", disable=quiet) as bar:
+
+        def tell(outcome: Outcome) -> None:
+            bar.set_postfix_str(outcome.task.name if outcome.record is not None else f"FAILED {outcome.task.name}")
+            bar.update()
+
+        yield tell
+
+
+def _figures(
+    rows: Sequence[Row],
+    records: Sequence[Mapping[str, Any]],
+    measured: Mapping[str, Mapping[str, Any]],
+    published: Mapping[str, Any],
+    seeds: int,
+) -> list[Figures]:
+    return [
+        figures_of(
+            row,
+            [record["result"] for record in records[seeds * index : seeds * (index + 1)]],
+            measured[row.label]["result"] if row.label in measured else None,
+            published.get(row.table, {}),
+        )
+        for index, row in enumerate(rows)
+    ]
+
+
+def _plain(options: ReproduceArguments) -> dict[str, Any]:
+    """Arguments without places of this machine."""
+    names = ("tables", "groups", "encodings", "seeds", "epochs", "limit", "quick", "workers")
+    values = {name: getattr(options, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,130 @@
+"""Time and memory of training steps, measured in a process of its own; circuits that a device would run for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qiskit_qdeq.circuits import AmplitudeEncoder
+from qiskit_qdeq.data import DataSplit
+from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.exceptions import ExecutionError
+from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.running import executed
+from qiskit_qdeq.gradient.regularization import Regularization
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
+from qiskit_qdeq.programs.recipes import model_of, training_of
+from qiskit_qdeq.studies.training_tasks import described
+from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.cost import predicted_evaluation, predicted_step
+from qiskit_qdeq.training.trainer import Trainer
+
+#: Steps that are timed, after two that are not.
+_STEPS = 20
+_SAMPLES = 5632
+_FILE = "samples.npz"
+
+
+def profile_task(arguments: Mapping[str, Any], *, data_dir: str | None) -> dict[str, Any]:
+    """`ms_per_step` (median), `peak_mib` of the whole process, `train_circuits` a step and `inference_circuits` a sample.
+
+    Circuits are those of the cheapest way at equal accuracy: `probe` for amplitude encoding, Broyden's ten steps at most for
+    others (an upper bound then), all weight shifts, no Jacobian penalty.
+
+    Raises:
+        ExecutionError: if the process fails, with what it said.
+    """
+    arguments = {**arguments, "limit_train": _SAMPLES}
+    options, split, _ = described(arguments, data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        # the process that is measured shall not hold what reading a data set takes
+        np.savez(Path(folder) / _FILE, x=split.x_train[:_SAMPLES], y=split.y_train[:_SAMPLES])
+        question = json.dumps({**dataclasses.asdict(options), "classes": list(split.classes), "folder": folder})
+        words = [sys.executable, "-m", "qiskit_qdeq.studies.profiles"]
+        done = subprocess.run(words, input=question, capture_output=True, text=True)
+    if done.returncode:
+        raise ExecutionError(f"the process that measures time and memory failed: {done.stderr.strip()[-500:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure(folder: str, **arguments: Any) -> dict[str, Any]:
+    options = from_mapping(TrainArguments, arguments)
+    with np.load(Path(folder) / _FILE, allow_pickle=False) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    split = DataSplit(x, y, x[:1], y[:1], x[:1], y[:1], tuple(arguments["classes"]), options.data, (1, x.shape[1]))
+    model, config = model_of(options, split).build(), training_of(options, split)
+    # a data set smaller than the steps asked for is gone through more than once
+    epochs = -(-(2 + _STEPS) * config.batch_size // len(x))
+    # half of a run with warm-up takes explicit layers
+    steps = epochs * -(-len(x) // config.batch_size)
+    config = replace(config, epochs=epochs, warmup_steps=steps // 2 if config.warmup_steps else 0)
+    seconds: list[float] = []
+
+    class Timer:
+        def on_step(self, trainer: Trainer, result: Any) -> None:
+            seconds.append(time.perf_counter())
+
+        def on_epoch(self, trainer: Trainer, record: dict[str, float]) -> None:
+            pass
+
+    Trainer(model, config, x, y, callbacks=[Timer()]).run()
+    return {
+        "ms_per_step": 1e3 * float(np.mean(_middle(np.diff(seconds[1:])))),
+        "peak_mib": _peak_mib(),
+        **circuits(model, config),
+    }
+
+
+def _middle(durations: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Without the slowest tenth, in which the system did something else."""
+    return np.sort(durations)[: max(1, round(0.9 * len(durations)))]
+
+
+def circuits(model: QDEQModel, config: TrainingConfig) -> dict[str, int]:
+    """Circuits of a training step and of predicting one sample, where they are measured."""
+    config = replace(config, regularization=Regularization(), warmup_steps=0, solver=_measured(model, config))
+    config = replace(config, backward=replace(config.backward, mode="exact"))
+    found = None if config.mode == "direct" else config.solver
+    with executed(model, Execution("aer", shots=1024)) as measured:
+        step = predicted_step(measured, config, config.batch_size)
+        one, two = (predicted_evaluation(measured, count, found, layers=config.layers).circuits for count in (1, 2))
+    # what a minibatch shares is no cost of a sample
+    return {"train_circuits": step.circuits, "inference_circuits": two - one}
+
+
+def _measured(model: QDEQModel, config: TrainingConfig) -> Solver:
+    amplitude = isinstance(model.template.encoder, AmplitudeEncoder)
+    return solver("probe") if amplitude else solver("broyden", max_steps=min(10, config.solver.max_steps))
+
+
+def _peak_mib() -> float | None:
+    """Largest resident memory of this process; None where the system does not tell."""
+    try:
+        # not getrusage: on Linux a process inherits its parent's peak there
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return int(found[1]) / 2**10 if found else None
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(**json.load(sys.stdin))))
