@@ -75,6 +75,7 @@ class QDEQModel:
         bias: constant appended to every sample. It keeps amplitude encoding defined at zero and preserves the norm.
         activation: "identity" or "relu", see `Readout`.
         repeat: how often each readout feature enters the linear layer.
+        head: "linear", or "none": the activated readout features are the logits, see `Readout`.
         dtype: "float64" or "float32", of the exact evaluator.
 
     Raises:
@@ -91,6 +92,7 @@ class QDEQModel:
         bias: float = 0.0,
         activation: str = "identity",
         repeat: int = 1,
+        head: str = "linear",
         dtype: str = "float64",
     ) -> None:
         for name, value in (("state_scale", state_scale), ("bias", bias)):
@@ -105,7 +107,7 @@ class QDEQModel:
         self.num_features = template.num_features - (1 if bias else 0)
         self.num_states = template.num_states
         self.state_scale = float(state_scale)
-        self.readout = Readout(template.num_readouts, num_classes, activation, repeat)
+        self.readout = Readout(template.num_readouts, num_classes, activation, repeat, head)
         if injection is None:
             if self.num_features < 1:
                 raise InputError("the template's encoder has no input left beside the bias")
@@ -176,18 +178,17 @@ class QDEQModel:
     @property
     def num_parameters(self) -> int:
         """Circuit parameters and readout together."""
-        return self.num_weights + self.num_classes * (self.readout.width + 1)
+        return self.num_weights + self.readout.num_parameters
 
     def split(self, parameters: Array) -> tuple[Array, Array, Array]:
-        """θ (p,), W (C, width), b (C,) as views of a flat parameter vector."""
-        p, c = self.num_weights, self.num_classes
-        return parameters[:p], parameters[p:-c].reshape(c, self.readout.width), parameters[-c:]
+        """θ (p,), W (C, width), b (C,) as views of a flat parameter vector; constants 1 and 0 for W and b without a head."""
+        return parameters[: self.num_weights], *self.readout.split(parameters[self.num_weights :])
 
     def initial_parameters(self, seed: int | np.random.Generator | None = None) -> Array:
         """θ uniform in [-π, π], W and b uniform in ±1/√width: the paper's start."""
         rng = np.random.default_rng(seed)
         bound = 1 / np.sqrt(self.readout.width)
-        head = rng.uniform(-bound, bound, self.num_classes * (self.readout.width + 1))
+        head = rng.uniform(-bound, bound, self.readout.num_parameters)
         return np.concatenate([rng.uniform(-np.pi, np.pi, self.num_weights), head])
 
     def prepare(self, x: Any) -> Array:

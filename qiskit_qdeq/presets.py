@@ -51,6 +51,7 @@ class ModelConfig:
         readout: "z", "zz", "zzz" or "zzzz".
         activation: "identity" or "relu".
         repeat: copies of each readout feature in the linear layer.
+        head: "linear", or "none": the activated readout features are the logits.
         state_scale: factor of the injected state.
         bias: constant input; 0 for none.
         dtype: "float64" or "float32".
@@ -70,6 +71,7 @@ class ModelConfig:
     state_scale: float = 0.5
     bias: float = 0.0
     dtype: str = "float64"
+    head: str = "linear"
 
     def build(self) -> QDEQModel:
         """The model.
@@ -86,6 +88,7 @@ class ModelConfig:
             bias=self.bias,
             activation=self.activation,
             repeat=self.repeat,
+            head=self.head,
             dtype=self.dtype,
         )
 
@@ -154,6 +157,9 @@ def model_config(preset: str, num_features: int, num_classes: int, num_qubits: i
             "repeat": max(1, num_features // num_qubits),
             "state_scale": 1.0,
         }
+        if overrides.get("head") == "none":
+            # relu and the copies are part of the authors' head
+            values |= {"activation": "identity", "repeat": 1}
     else:
         values = {
             "ansatz": "paper" if num_qubits in (4, 10) else "hardware_efficient",

@@ -1,12 +1,13 @@
-"""From measured features to class logits: logits = W a(d ⊙ h) + b, a linear layer and nothing more.
+"""From measured features to class logits: logits = W a(d ⊙ h) + b, a linear layer and nothing more, or not even that.
 
 h (B, F) are the readout observables at the equilibrium, a is the identity or relu, d the dropout mask of training, drawn
 once per sample and step. With `repeat` r every feature enters r times, as in the paper, whose head acts on z* = P q*.
+Without a head W = 1 and b = 0 stay as they are: a class per feature, as in Wang et al. 2022 (QuantumNAS).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numba
@@ -18,33 +19,45 @@ from qiskit_qdeq.exceptions import InputError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ACTIVATIONS = ("identity", "relu")
+HEADS = ("linear", "none")
 
 
 @dataclass(frozen=True)
 class Readout:
-    """The linear head.
+    """The head.
 
     Args:
         num_features: F, readout observables.
         num_classes: C.
         activation: "identity" or "relu" (the paper; it throws negative expectation values away).
         repeat: how often each feature enters.
+        head: "linear", or "none": logits = a(d ⊙ h), nothing to train, F · repeat must be C.
 
     Raises:
-        InputError: for an unknown activation or sizes below 1.
+        InputError: for an unknown activation or head, sizes below 1, or features without a head that are not C.
     """
 
     num_features: int
     num_classes: int
     activation: str = "identity"
     repeat: int = 1
+    # not in the repr, whose digest is in the files of models saved before there was a choice
+    head: str = field(default="linear", repr=False)
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise InputError(f"activation must be one of {list(ACTIVATIONS)}, got {self.activation!r}")
+        if self.head not in HEADS:
+            raise InputError(f"head must be one of {list(HEADS)}, got {self.head!r}")
         for name in ("num_features", "num_classes", "repeat"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1, got {getattr(self, name)!r}")
+        if self.head == "none" and self.width != self.num_classes:
+            raise InputError(
+                f"head 'none' reads one logit per class, but {self.num_features} readout observables entering {self.repeat} "
+                f"times each make {self.width} for {self.num_classes} classes: choose another readout ('z' has one per "
+                "qubit), repeat 1, or head 'linear'"
+            )
 
     @property
     def width(self) -> int:
@@ -52,9 +65,26 @@ class Readout:
         return self.num_features * self.repeat
 
     @property
+    def num_parameters(self) -> int:
+        """Trained entries of W and b."""
+        return 0 if self.head == "none" else self.num_classes * (self.width + 1)
+
+    @property
     def shapes(self) -> tuple[tuple[int, int], tuple[int]]:
         """Shapes of W and b."""
         return (self.num_classes, self.width), (self.num_classes,)
+
+    def split(self, parameters: Array) -> tuple[Array, Array]:
+        """W (C, width) and b (C,) from this part of the flat parameters; constants 1 and 0 without a head."""
+        if self.head == "none":
+            return np.eye(self.num_classes, dtype=parameters.dtype), np.zeros(self.num_classes, parameters.dtype)
+        return parameters[: -self.num_classes].reshape(self.shapes[0]), parameters[-self.num_classes :]
+
+    def gradient(self, slope: Array, inputs: Array) -> Array:
+        """∂L/∂(W, b), flat, from ∂L/∂logits (B, C) and what `activate` returned."""
+        if self.head == "none":
+            return np.zeros(0, dtype=slope.dtype)
+        return np.concatenate([(slope.T @ inputs).ravel(), slope.sum(axis=0)])
 
     def activate(self, features: Array, mask: Array | None = None) -> Array:
         """a(d ⊙ h), (B, F) -> (B, F · repeat)."""

@@ -70,6 +70,9 @@ def test_softmax_and_cross_entropy_leave_their_arguments_alone():
         ((0, 2), "num_features .*0"),
         ((4, 0), "num_classes .*0"),
         ((4, 2, "relu", 0), "repeat .*0"),
+        ((4, 4, "identity", 1, "mlp"), "head .*'mlp'"),
+        ((4, 2, "identity", 1, "none"), "head 'none' .* 4 readout observables .* make 4 for 2 classes"),
+        ((4, 4, "identity", 2, "none"), "make 8 for 4 classes"),
     ],
 )
 def test_unusable_sizes_and_activations_are_errors(arguments, message):

@@ -254,6 +254,11 @@ class TrainArguments(LogArguments, DataArguments, ExecutionArguments):
     normalization: str | None = option(
         None, "of image pixels: with the mean and deviation of mnist or of the data set's own", choices=NORMALIZATIONS
     )
+    head: str = option(
+        "linear",
+        "between readout and softmax; none: the readout's values are the logits, one per class",
+        choices=("linear", "none"),
+    )
     state_scale: float | None = option(None, "factor of the state fed back", type=float)
     regularization: str | None = option(None, "Jacobian penalty", choices=("none", "state", "input", "hutchinson"))
     regularization_strength: float | None = option(None, "its strength", type=float)

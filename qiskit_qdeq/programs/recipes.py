@@ -80,6 +80,7 @@ def model_of(arguments: TrainArguments, split: DataSplit) -> ModelConfig:
         "readout": arguments.readout,
         "activation": arguments.activation,
         "state_scale": arguments.state_scale,
+        "head": arguments.head,
         "dtype": arguments.dtype,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -104,6 +105,9 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
     if arguments.backend != "exact":
         recipe |= _MEASURED
         recipe["solver"] = measured_solver(arguments.encoding, arguments.state_scale)
+    if arguments.head == "none":
+        # dropout is part of the head
+        recipe["dropout"] = 0.0
     for name in recipe:
         if getattr(arguments, name, None) is not None:
             recipe[name] = getattr(arguments, name)

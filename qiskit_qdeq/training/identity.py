@@ -74,6 +74,8 @@ def circuit_digest(model: QDEQModel) -> str:
         digest.update(str(observable.to_list()).encode())
     digest.update(np.ascontiguousarray(model.injection).tobytes())
     digest.update(f"{model.bias!r}{model.readout!r}".encode())
+    if model.readout.head != "linear":
+        digest.update(model.readout.head.encode())
     return digest.hexdigest()
 
 

@@ -93,7 +93,7 @@ def training_step(
         if config.regularization.active:
             penalty, term = config.regularization.penalty(point, model.injection, noise)
             terms.append(term)
-    gradient = np.concatenate([problem.pull_back(terms), head.matrix_gradient.ravel(), head.bias_gradient])
+    gradient = np.concatenate([problem.pull_back(terms), head.gradient])
     return StepResult(head.loss, penalty, head.correct, gradient, solution, problem.cost)
 
 
@@ -121,8 +121,7 @@ class _Head:
         activated = model.readout.activate(point.features, mask)
         logits = activated @ matrix.T + bias
         self.loss, slope, self.correct = cross_entropy(logits, labels)
-        self.matrix_gradient = slope.T @ activated
-        self.bias_gradient = slope.sum(axis=0)
+        self.gradient = model.readout.gradient(slope, activated)
         self.feature_cotangent = model.readout.pull_back(slope @ matrix, activated, mask).astype(
             point.features.dtype, copy=False
         )

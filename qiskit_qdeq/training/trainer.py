@@ -130,7 +130,13 @@ class Trainer:
             raise InputError(f"initial parameters must be finite, of shape ({model.num_parameters},)")
         parameters = np.array(initial, dtype=model.dtype)
         decay = np.zeros(len(parameters), dtype=bool)
-        decay[model.num_weights : -model.num_classes] = True
+        if model.readout.head == "linear":
+            decay[model.num_weights : -model.num_classes] = True
+        elif self.config.weight_decay:
+            raise InputError(
+                f"weight_decay {self.config.weight_decay} decays the readout matrix, which a model with head 'none' lacks: "
+                "leave it out"
+            )
         warm = self.config.start == "warm"
         return TrainingState(
             parameters,
