@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qiskit_qdeq.data.compression import pca_features, vae_features
 from qiskit_qdeq.data.digits import load_digits_split
 from qiskit_qdeq.data.idx import read_idx
 from qiskit_qdeq.data.images import image_features, load_image_split
@@ -17,7 +18,9 @@ __all__ = [
     "load_image_split",
     "load_split",
     "normalize",
+    "pca_features",
     "read_idx",
     "resize_bilinear",
     "to_grayscale",
+    "vae_features",
 ]

@@ -55,6 +55,7 @@ def load_image_split(
     limit: int | None = None,
     limit_train: int | None = None,
     normalization: str = "mnist",
+    pooled: bool = True,
 ) -> DataSplit:
     """Load MNIST, Fashion-MNIST or CIFAR-10 as the paper does: n² pooled pixels for n = 4 or 10 qubits.
 
@@ -80,6 +81,7 @@ def load_image_split(
         limit: keep at most this many images in each part, drawn at random with each class keeping its share.
         limit_train: the same for the training part alone, where it takes the place of ``limit``.
         normalization: whose pixel mean and standard deviation: ``"mnist"`` for every set (the paper) or the set's ``"own"``.
+        pooled: False keeps the 28 × 28 pixels before pooling, of the same images in the same order.
 
     Returns:
         The split; the paper's counts (train/valid/test) are 19,136/4,785/3,957 for MNIST with 4 classes,
@@ -91,7 +93,7 @@ def load_image_split(
     """
     if name not in IMAGE_SETS:
         raise InputError(f"name={name!r} is not one of {', '.join(map(repr, IMAGE_SETS))}")
-    _check_num_qubits(num_qubits)
+    pooling = _check_pooling(num_qubits if pooled else None)
     if classes is None:
         classes = (0, 3, 6, 9) if name == "mnist" and num_qubits == 4 else range(NUM_LABELS)
     chosen = check_classes(classes, range(NUM_LABELS))
@@ -114,13 +116,13 @@ def load_image_split(
     test, test_labels = test[kept], test_labels[kept]
     valid = valid[stratified_subset(pool_labels[valid], limit, rng)]
     train = train[stratified_subset(pool_labels[train], limit_train, rng)]
-    side = _POOLING[num_qubits][-1]
+    side = _side(pooling)
     return DataSplit(
-        x_train=image_features(raw.x_train[pool[train]], num_qubits, statistics),
+        x_train=image_features(raw.x_train[pool[train]], pooling, statistics),
         y_train=pool_labels[train],
-        x_valid=image_features(raw.x_train[pool[valid]], num_qubits, statistics),
+        x_valid=image_features(raw.x_train[pool[valid]], pooling, statistics),
         y_valid=pool_labels[valid],
-        x_test=image_features(raw.x_test[test], num_qubits, statistics),
+        x_test=image_features(raw.x_test[test], pooling, statistics),
         y_test=test_labels,
         classes=chosen,
         name=name,
@@ -128,8 +130,10 @@ def load_image_split(
     )
 
 
-def image_features(pixels: ArrayLike, num_qubits: int = 4, statistics: tuple[float, float] = (MEAN, STD)) -> FloatArray:
-    """Turn images into the n² features of the paper.
+def image_features(
+    pixels: ArrayLike, num_qubits: int | None = 4, statistics: tuple[float, float] = (MEAN, STD)
+) -> FloatArray:
+    """Turn images into the n² features of the paper, or into all their 784 normalized pixels.
 
     n = 4: means of 6 × 6 windows at stride 6, which cover the top-left 24 × 24 pixels. n = 10: means of 5 × 5
     windows at stride 3 with 2 pixels of padding, whose zeros count (0 is mid-gray here, not background).
@@ -137,40 +141,48 @@ def image_features(pixels: ArrayLike, num_qubits: int = 4, statistics: tuple[flo
     Args:
         pixels: (N, H, W) or (N, H, W, 3), integers in 0..255 or floats in [0, 1]; sides other than 28 are
             resized (`resize_bilinear`).
-        num_qubits: n, 4 or 10.
+        num_qubits: n, 4 or 10; None does not pool.
         statistics: mean and standard deviation by which pixels are normalized.
 
     Returns:
-        Features, (N, n²), row by row.
+        Features, (N, n²) or (N, 784), row by row.
 
     Raises:
-        InputError: if ``pixels`` has another shape or range, or ``num_qubits`` is neither 4 nor 10.
+        InputError: if ``pixels`` has another shape or range, or ``num_qubits`` is neither 4 nor 10 nor None.
     """
-    _check_num_qubits(num_qubits)
+    _check_pooling(num_qubits)
     images = np.asarray(pixels)
     if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)) or 0 in images.shape[1:]:
         raise InputError(f"pixels must have shape (N, H, W) or (N, H, W, 3); got {images.shape}")
     check_pixels(images, "pixels")
-    side = _POOLING[num_qubits][-1]
+    side = _side(num_qubits)
     features = np.empty((len(images), side * side))
     for start in range(0, len(images), _BLOCK):
         features[start : start + _BLOCK] = _block_features(images[start : start + _BLOCK], num_qubits, statistics)
     return features
 
 
-def _block_features(images: NDArray[Any], num_qubits: int, statistics: tuple[float, float]) -> FloatArray:
+def _block_features(images: NDArray[Any], num_qubits: int | None, statistics: tuple[float, float]) -> FloatArray:
     values = images / 255.0 if images.dtype.kind in "iu" else images.astype(np.float64)
     if values.ndim == 4:
         values = to_grayscale(values)
     if values.shape[1:] != (_SIDE, _SIDE):
         values = resize_bilinear(values, (_SIDE, _SIDE))
-    kernel, stride, padding, _ = _POOLING[num_qubits]
-    return average_pool(normalize(values, *statistics), kernel, stride, padding).reshape(len(images), -1)
+    values = normalize(values, *statistics)
+    if num_qubits is not None:
+        kernel, stride, padding, _ = _POOLING[num_qubits]
+        values = average_pool(values, kernel, stride, padding)
+    return values.reshape(len(images), -1)
 
 
-def _check_num_qubits(num_qubits: int) -> None:
-    if num_qubits not in _POOLING:
+def _side(num_qubits: int | None) -> int:
+    return _SIDE if num_qubits is None else _POOLING[num_qubits][-1]
+
+
+def _check_pooling(num_qubits: int | None) -> int | None:
+    if num_qubits is not None and num_qubits not in _POOLING:
         raise InputError(f"num_qubits={num_qubits!r}: the paper's pooling exists for 4 and 10 qubits only")
+    return num_qubits
 
 
 def _select(raw: RawImages, side: str, classes: tuple[int, ...]) -> tuple[NDArray[np.intp], IntArray]:

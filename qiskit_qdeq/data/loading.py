@@ -22,6 +22,7 @@ def load_split(
     limit: int | None = None,
     limit_train: int | None = None,
     normalization: str = "mnist",
+    pooled: bool = True,
 ) -> DataSplit:
     """Load a data set by name with the features that fit ``num_qubits``.
 
@@ -36,6 +37,8 @@ def load_split(
         limit: keep at most this many images in each part.
         limit_train: the same for the training part alone, where it takes the place of ``limit``.
         normalization: of image pixels: ``"mnist"``, the paper's for every set, or the set's ``"own"``. Not for digits.
+        pooled: False keeps every pixel (28 × 28, digits 8 × 8) of the same images in the same order; ``num_qubits`` then
+            decides the classes only.
 
     Returns:
         The split.
@@ -57,6 +60,7 @@ def load_split(
             limit=limit,
             limit_train=limit_train,
             normalization=normalization,
+            pooled=pooled,
         )
     if name != "digits":
         raise InputError(f"name={name!r} is not one of 'digits', {', '.join(map(repr, IMAGE_SETS))}")
@@ -73,7 +77,7 @@ def load_split(
         classes = (0, 3, 6, 9) if num_qubits == 4 else range(10)
     return load_digits_split(
         classes,
-        size=4 if num_qubits == 4 else 8,
+        size=4 if num_qubits == 4 and pooled else 8,
         seed=0 if seed is None else seed,
         limit=limit,
         limit_train=limit_train,
