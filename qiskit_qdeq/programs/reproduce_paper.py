@@ -91,11 +91,11 @@ def main(
     folder = _made(Path(options.output))
     mapper = LocalProcesses(options.workers) if mapper is None else mapper
     work = partial(perform, folder=str(folder), data_dir=_whole(options.data_dir))
-    runs = [row.task(seed) for row in rows for seed in range(seeds)]
+    runs = [row.task(seed) for row in rows for seed in row.seeds(seeds)]
     profiles = {row.label: task for row in rows if (task := row.profile()) is not None}
     with locked(folder):
         with _bar(len(runs), "training", options.quiet) as tell:
-            records = run_tasks(runs, work, folder, mapper=mapper, tell=tell)
+            records = iter(run_tasks(runs, work, folder, mapper=mapper, tell=tell))
         # one at a time: what is timed shares the machine with nothing
         with _bar(len(profiles), "timing", options.quiet) as tell:
             measured = dict(zip(profiles, run_tasks(profiles.values(), work, folder, tell=tell), strict=True))
@@ -241,7 +241,7 @@ def _bar(total: int, name: str, quiet: bool) -> Iterator[Callable[[Outcome], Non
 
 def _figures(
     rows: Sequence[Row],
-    records: Sequence[Mapping[str, Any]],
+    records: Iterator[Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, Any]],
     published: Mapping[str, Any],
     seeds: int,
@@ -249,11 +249,11 @@ def _figures(
     return [
         figures_of(
             row,
-            [record["result"] for record in records[seeds * index : seeds * (index + 1)]],
+            [next(records)["result"] for _ in row.seeds(seeds)],
             measured[row.label]["result"] if row.label in measured else None,
             published.get(row.table, {}),
         )
-        for index, row in enumerate(rows)
+        for row in rows
     ]
 
 
