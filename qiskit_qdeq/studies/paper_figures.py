@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from qiskit_qdeq.studies.paper_report import Figures, row_name
 from qiskit_qdeq.studies.paper_rows import TABLES
@@ -32,6 +32,14 @@ _LEGEND = {
     "ablation": "from one to the other",
     "baseline": "baselines",
     "control": "classical, same pixels",
+}
+_MARKERS = {
+    "IMPLICIT": "*",
+    "IMPLICIT+WARMUP": "P",
+    "DIRECT-1": "o",
+    "DIRECT-2": "D",
+    "DIRECT-5": "^",
+    "DIRECT-10": "v",
 }
 _ROW_HEIGHT = 0.17
 
@@ -86,30 +94,27 @@ def draw_cost(rows: Sequence[Figures]) -> Figure | None:
         ("train_circuits", "circuits per training step on a device"),
     )
     for line, name in zip(panels, names, strict=True):
+        members = [row for row in rows if row["table"] == name and row["encoding"] == "amplitude"]
         for axes, (column, text) in zip(line, columns, strict=True):
-            _draw_costs(axes, [row for row in rows if row["table"] == name and row["encoding"] == "amplitude"], column)
-            label(axes, f"{TABLES[name].title}, amplitude encoding", text, "test accuracy (%)")
+            _draw_costs(axes, members, column)
+            label(axes, TABLES[name].title, text, "test accuracy (%)")
+    shown = {row["name"] for row in rows}
+    for group in ("paper", "default"):
+        panels[0, 0].plot([], [], "s", color=_COLORS[group], label=_LEGEND[group])
+    for name, marker in _MARKERS.items():
+        if name in shown:
+            panels[0, 0].plot([], [], marker, color=BLACK, label=name)
     legend_below(figure)
     return figure
 
 
 def _draw_costs(axes: Axes, rows: Sequence[Figures], column: str) -> None:
-    markers: dict[str, Any] = {
-        "IMPLICIT": "*",
-        "IMPLICIT+WARMUP": "P",
-        "DIRECT-1": "o",
-        "DIRECT-2": "s",
-        "DIRECT-5": "^",
-    }
     for row in rows:
-        color, group = _COLORS[row["group"]], _LEGEND[row["group"]]
-        axes.plot(
-            [row[column]],
-            [100 * row["mean"]],
-            markers.get(row["name"], "v"),
-            color=color,
-            markersize=6,
-            label=f"{row['name']}, {group}",
-        )
+        axes.plot([row[column]], [100 * row["mean"]], _MARKERS[row["name"]], color=_COLORS[row["group"]], markersize=6)
     axes.set_xscale("log")
+    values = [row[column] for row in rows]
+    if max(values) < 300 * min(values):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color=GREY, alpha=0.3, linewidth=0.5)
