@@ -22,10 +22,12 @@ from qiskit_qdeq.equilibrium import contraction, solve
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.studies.theory.finding import ENCODINGS, Array, Finding, Setting, paper_model, share
-from qiskit_qdeq.visualization._figure import BLACK, CYCLE, WIDTH, label, legend, new_figure
+from qiskit_qdeq.visualization._figure import BLACK, CYCLE, GREY, WIDTH, label, legend, new_figure
 
 #: Inputs x = P c with c in the box: amplitude encoding is undefined at q = -c.
 _SINGULAR = "x = P c"
+#: What is left of Okabe and Ito's colours.
+_YELLOW = "#F0E442"
 #: Lengths below are zero: the root of a rounding error.
 _ZERO = 1e-6
 #: Residual at which a fixed point counts as found.
@@ -102,8 +104,8 @@ def check(setting: Setting) -> Finding:
         [search.row() for search in searches],
         (
             f"'{_SINGULAR}': inputs chosen so that x + P q = 0 for a q in the box, where amplitude encoding is undefined.",
-            "'several': more than one fixed point; their number is odd almost always where the map is continuous, so that 'even' "
-            "says how often one was missed.",
+            "'several': more than one fixed point; where the map is continuous their number is almost always odd, so that "
+            "'even' says how often one was missed.",
             "'continuous': the map is continuous on all of [-1, 1]^K, which guarantees a fixed point; ‖x‖ > n and ‖x‖ > 3n "
             "are the sufficient conditions for existence and contraction with amplitude encoding.",
             "'Lip<1': the bound over the box is below 1; 'ρ<1': spectral radius of J at the fixed point reached from 0.",
@@ -174,17 +176,18 @@ def _draw(searches: list[_Search]) -> Figure:
 
 def _draw_counts(axes: Axes, searches: list[_Search]) -> None:
     width = 0.8 / len(searches)
+    colors = (*CYCLE, GREY, _YELLOW)
     for position, search in enumerate(searches):
         shares = [share(search.equilibria == count) for count in range(5)] + [share(search.equilibria > 4)]
         offset = (position - (len(searches) - 1) / 2) * width
-        name = f"{search.encoding}, n = {search.num_qubits}, {search.source}"
-        axes.bar(np.arange(6) + offset, shares, width, color=CYCLE[position], label=name)
+        name = f"{search.encoding}, {search.num_qubits}, {search.source}"
+        axes.bar(np.arange(6) + offset, shares, width, color=colors[position], label=name)
     axes.set_xticks(range(6), ["0", "1", "2", "3", "4", "≥ 5"])
     # rare cases are the point: a linear axis would hide them; the room above is the legend's
-    axes.set(yscale="log", ylim=(0.005, 3e4), yticks=(0.01, 0.1, 1, 10, 100))
+    axes.set(yscale="log", ylim=(0.005, 3e5), yticks=(0.01, 0.1, 1, 10, 100))
     axes.yaxis.set_major_formatter("{x:g}")
     label(axes, "fixed points found per map", "fixed points", "maps (%)")
-    legend(axes, loc="upper left", ncols=2, fontsize=6)
+    legend(axes, loc="upper left", ncols=2, fontsize=6, title="encoding, n, inputs", title_fontsize=6)
 
 
 def _draw_lengths(axes: Axes, searches: list[_Search]) -> None:

@@ -145,7 +145,7 @@ def check(setting: Setting) -> Finding:
         ("encoding", "backward mode", "relative error", "cosine", "samples", "largest ρ"),
         rows,
         (
-            "Relative error and cosine against fourth-order central differences (h = 1e-3); forward solve by Broyden to 1e-12.",
+            "Relative error and cosine against fourth-order central differences (h = 1e-3); forward: Broyden to 1e-12.",
             "The exact modes differ from the differences by no more than these are wrong themselves.",
             "neumann and jfb are approximations by design; shine reuses the forward solve's inverse.",
             "'largest ρ': of the minibatch's equilibria; from 1 on the Neumann series diverges.",

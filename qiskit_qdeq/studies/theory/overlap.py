@@ -59,7 +59,7 @@ def check(setting: Setting) -> Finding:
     """Count the pairs below the claimed bound, and say up to which distance it is proven."""
     rng = np.random.default_rng(setting.seed)
     count = setting.size(3000, 300)
-    figure = new_figure(WIDTH, 4.6)
+    figure = new_figure(WIDTH, 4.2)
     panels = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
     rows = []
     for case, axes in zip(_cases(), panels, strict=True):

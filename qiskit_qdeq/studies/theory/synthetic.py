@@ -132,10 +132,10 @@ def _iterated(encoding: str, problem: EquilibriumMap, solution: Solution, radius
         states.append(direct_state(problem, 1, states[-1]))
     distances = np.linalg.norm(np.array(states) - solution.state, axis=2)
     distances[:, ~solution.converged] = np.nan
-    return _Run(encoding, problem, solution, radius, distances, _rates(distances))
+    return _Run(encoding, problem, solution, radius, distances, rates(distances))
 
 
-def _rates(distances: Array) -> Array:
+def rates(distances: Array) -> Array:
     """exp of the slope of log ‖q_t - q*‖ over the steps with 1e-9 < ‖q_t - q*‖ < 1e-2; NaN with fewer than 8 (B,)."""
     rates = np.full(distances.shape[1], np.nan)
     for sample, trace in enumerate(distances.T):
