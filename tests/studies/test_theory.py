@@ -18,10 +18,12 @@ from qiskit.quantum_info import Statevector
 
 import qiskit_qdeq
 from qiskit_qdeq import AmplitudeEncoder, AngleEncoder, CircuitTemplate, QDEQModel, Trainer, TrainingConfig, solve
+from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.solvers import Broyden, Newton
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.paper_theory import CHECKS, main
 from qiskit_qdeq.studies.theory.contraction import Snapshots
+from qiskit_qdeq.studies.theory.existence import conditions
 from qiskit_qdeq.studies.theory.finding import Finding, Setting, paper_model
 from qiskit_qdeq.studies.theory.gradients import MODES, problem_of, relative_error
 from qiskit_qdeq.studies.theory.overlap import claimed, overlaps
@@ -113,6 +115,18 @@ def test_amplitude_bound_is_attained():
     inputs = np.repeat([[1.0, 0, 0, 1]], 4, axis=1)
     jacobian = model.map([0.0], inputs).at(np.zeros((1, 4))).jacobian[0]
     assert np.isclose(np.linalg.norm(jacobian, 2), 2 * 4 / np.linalg.norm(inputs))
+
+
+def test_conditions_count_samples_by_hand():
+    # lengths 16, 4 sqrt(2) and 2; the last is P c itself, at which nothing is left
+    x = np.stack([np.full(16, 4.0), np.array([4.0, -4.0] + [0.0] * 14), np.full(16, 0.5)])
+    labels = np.arange(3)
+    split = DataSplit(x, labels, x[:1], labels[:1], x[1:2], labels[1:2], (0, 1, 2), "three", (4, 4))
+    found = conditions(split, 4)
+    assert found["samples"] == 5
+    assert found["longer than n %"] == 80
+    assert found["longer than 3n %"] == found["contraction proven %"] == 40
+    assert np.isclose([found["shortest length"], found["shortest x + P q"]], [2, 0], atol=1e-6).all()
 
 
 def test_orders_of_known_sequences():

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium import contraction, solve
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.model import QDEQModel
@@ -83,6 +84,7 @@ def check(setting: Setting) -> Finding:
         for source in ("normal", *(() if setting.data == "digits" else (setting.data,))):
             inputs = _inputs(setting, model, 10, source, setting.size(10, 3))
             searches.append(_search(setting, model, encoding, source, inputs, setting.size(20, 1), setting.size(12, 1)))
+    whole = [conditions(setting.split(n), n) for n in ((4,) if setting.data == "digits" else (4, 10))]
     return Finding(
         f"fixed points over random models (uniform weights, state_scale 1): residual < {FOUND:g} from 0 and random starts",
         (
@@ -111,8 +113,37 @@ def check(setting: Setting) -> Finding:
             "'Lip<1': the bound over the box is below 1; 'ρ<1': spectral radius of J at the fixed point reached from 0.",
             "'largest ‖J‖/bound': over random states, ‖∂m/∂q‖₂ against 2n/‖x + P q‖ (amplitude) or against the bound over "
             "the box (angle).",
+            *map(_sentence, whole),
         ),
         _draw(searches),
+        {"whole data set": whole},
+    )
+
+
+def conditions(split: DataSplit, num_qubits: int) -> dict[str, Any]:
+    """How many samples of all parts of a data set meet the conditions of amplitude encoding."""
+    model = paper_model("amplitude", num_qubits)
+    inputs = model.prepare(np.vstack([split.x_train, split.x_valid, split.x_test]))
+    lipschitz = model.lipschitz_bound(inputs)
+    length = np.linalg.norm(inputs, axis=1)
+    return {
+        "data": split.name,
+        "n": num_qubits,
+        "samples": len(inputs),
+        "longer than n %": share(length > num_qubits),
+        "longer than 3n %": share(length > 3 * num_qubits),
+        "contraction proven %": share(lipschitz < 1),
+        "shortest length": float(length.min()),
+        "shortest x + P q": float((2 * num_qubits / lipschitz).min()),
+    }
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    return (
+        f"All {found['samples']} samples of {found['data']}, n = {found['n']}: ‖x‖ > n for "
+        f"{found['longer than n %']:.1f} %, ‖x‖ > 3n for {found['longer than 3n %']:.1f} %, Lip < 1 for "
+        f"{found['contraction proven %']:.1f} %; shortest ‖x‖ {found['shortest length']:.2f}, shortest ‖x + P q‖ "
+        f"{found['shortest x + P q']:.2f}."
     )
 
 
