@@ -1,20 +1,16 @@
-"""Check the paper's theory: `python runtime_programs/paper_theory.py --help`, or `main({...})` from Python."""
+"""The paper's theory, checked and drawn: `python runtime_programs/paper_theory.py --help`, or `main({...})` from Python.
+
+The same program as `python -m qiskit_qdeq theory`.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.exceptions import InputError, QDEQError
-from qiskit_qdeq.programs.paper_theory import command, main
+from qiskit_qdeq.__main__ import main as run_command
+from qiskit_qdeq.programs.paper_theory import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    try:
-        sys.exit(command())
-    except (QDEQError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run_command(["theory", *sys.argv[1:]]))

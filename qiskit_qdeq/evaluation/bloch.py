@@ -21,6 +21,7 @@ import numpy as np
 from qiskit_qdeq.evaluation import bloch_broyden, bloch_newton, interpolation_kernels
 from qiskit_qdeq.evaluation import bloch_kernels as kernels
 from qiskit_qdeq.evaluation.observables import Observables
+from qiskit_qdeq.evaluation.quasi_newton import QuasiNewtonSolution
 from qiskit_qdeq.evaluation.threads import run_parts
 from qiskit_qdeq.evaluation.vectors import LANES
 
@@ -226,27 +227,6 @@ class MultilinearSolution:
     status: Array
     values: Array
     jacobian: Array
-
-
-@dataclass(frozen=True)
-class QuasiNewtonSolution:
-    """What the compiled Broyden leaves besides the state: as in `MultilinearSolution`, and H.
-
-    Attributes:
-        residual: ‖g‖ at the best iterate (B,).
-        trace: (B, S + 1).
-        steps: (B,).
-        evaluations: (B,).
-        status: (B,).
-        inverse: H (B, K, K), None if not kept.
-    """
-
-    residual: Array
-    trace: Array
-    steps: Array
-    evaluations: Array
-    status: Array
-    inverse: Array | None
 
 
 class MultilinearForm:

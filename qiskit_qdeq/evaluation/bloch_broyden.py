@@ -12,33 +12,8 @@ import numpy as np
 
 from qiskit_qdeq.evaluation.bloch_kernels import ORDERED_JIT, evaluate, workspace
 from qiskit_qdeq.evaluation.bloch_newton import gaps
-from qiskit_qdeq.evaluation.vectors import LANES, load, splat, store, where
-
-_TINY = float(np.finfo(float).tiny)
-
-
-@numba.njit(inline="always")  # type: ignore[misc]
-def _learn(inverse, g, before, s, moved, row):  # type: ignore[no-untyped-def]
-    """Rows i K + j of H after the step s, along which the residual went from `before` to g."""
-    size = len(g) // LANES
-    zero, scale = splat(0.0), splat(0.0)
-    for j in range(size):
-        store(row, j * LANES, zero)
-    for i in range(size):
-        value, step = zero, load(s, i * LANES)
-        for j in range(size):
-            entry = load(inverse, (i * size + j) * LANES)
-            value += entry * (load(g, j * LANES) - load(before, j * LANES))
-            store(row, j * LANES, load(row, j * LANES) + step * entry)
-        store(moved, i * LANES, step - value)
-        scale += step * value
-    # a vanishing denominator carries no information: keep H
-    factor = where(splat(_TINY), where(zero, scale, scale, zero - scale), 1.0 / scale, zero)
-    for i in range(size):
-        change = factor * load(moved, i * LANES)
-        for j in range(size):
-            at = (i * size + j) * LANES
-            store(inverse, at, load(inverse, at) + change * load(row, j * LANES))
+from qiskit_qdeq.evaluation.quasi_newton import learn
+from qiskit_qdeq.evaluation.vectors import LANES, load, splat, store
 
 
 @numba.njit(**ORDERED_JIT)  # type: ignore[misc]
@@ -79,7 +54,7 @@ def broyden(  # type: ignore[no-untyped-def]
         gaps(q, m, gap, scale)
         for at in range(0, len(q), LANES):
             store(g, at, load(m, at) - load(q, at))
-        _learn(inverse, g, before, s, moved, row)
+        learn(inverse, g, before, s, moved, row)
         for c in range(LANES):
             b = sample[c]
             if b < 0:

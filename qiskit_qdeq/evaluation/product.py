@@ -18,13 +18,14 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qiskit_qdeq.evaluation.bloch import MultilinearForm, MultilinearSolution, ProductLayout, QuasiNewtonSolution
+from qiskit_qdeq.evaluation.bloch import MultilinearForm, MultilinearSolution, ProductLayout
 from qiskit_qdeq.evaluation.clusters import BoundClusters, ClusteredProgram
 from qiskit_qdeq.evaluation.columns import BoundColumns, ColumnEvaluator, ColumnMap, ColumnPoint
 from qiskit_qdeq.evaluation.encodings import ProductEncoding
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation
+from qiskit_qdeq.evaluation.quasi_newton import QuasiNewtonSolution
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from qiskit_qdeq.evaluation import quadratic_kernels as kernels
 from qiskit_qdeq.evaluation.linear import whole_groups
+from qiskit_qdeq.evaluation.quadratic_broyden import broyden
+from qiskit_qdeq.evaluation.quasi_newton import QuasiNewtonSolution
 from qiskit_qdeq.evaluation.threads import run_parts, split_columns
 from qiskit_qdeq.evaluation.vectors import LANES
 
@@ -86,6 +88,15 @@ class RationalQuadratic:
         if not observed:
             return NewtonResult(*result)
         return NewtonResult(*result, columns, values if mixing is None else values @ mixing.T)
+
+    def broyden(
+        self, rows: Array, state: Array, tol: float, rtol: float, max_steps: int, keep_trace: bool, keep_inverse: bool
+    ) -> QuasiNewtonSolution:
+        """See `quadratic_broyden.broyden`, for the samples `rows`."""
+        constant, linear, overlap, norms = self._chosen(rows)
+        bound = self._source.bound
+        given = (constant, linear, overlap, norms), bound.closed_form[1], bound.evaluator.double_gram
+        return broyden(*given, state, tol, rtol, max_steps, keep_trace, keep_inverse)
 
     def _chosen(self, rows: Array | slice) -> list[Array]:
         """a, B, Pᵀx and xᵀx of the samples `rows`."""

@@ -19,7 +19,7 @@ _LARGEST = float(np.finfo(float).max)
 
 
 @numba.njit(inline="always")  # type: ignore[misc]
-def _read(norms, overlap, linear, at, form):  # type: ignore[no-untyped-def]
+def read_form(norms, overlap, linear, at, form):  # type: ignore[no-untyped-def]
     """form <- d(0), Pᵀx and B of the group at `at`."""
     size, batch = overlap.shape
     store(form, 0, load(norms, at))
@@ -76,7 +76,7 @@ def linearize(constant, linear, overlap, norms, quadratic, gram, state, values, 
     q, m, slope = np.empty(size * LANES), np.empty(size * LANES), np.empty(size * LANES)
     jac = np.empty(size * size * LANES)
     for first in range(0, batch, LANES):
-        _read(norms, overlap, linear, first, form)
+        read_form(norms, overlap, linear, first, form)
         for k in range(size):
             store(a, k * LANES, load(constant, k * batch + first))
             store(q, k * LANES, load(state, k * batch + first))
@@ -109,7 +109,7 @@ def newton(  # type: ignore[no-untyped-def]
     rows = np.empty((columns.shape[1] + 1) * LANES)
     for begin in range(first, last, LANES):
         at = min(begin, last - LANES)
-        _read(norms, overlap, linear, at, form)
+        read_form(norms, overlap, linear, at, form)
         if observed:
             expect_group(encoded, table, at, a)
         else:

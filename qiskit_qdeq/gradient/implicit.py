@@ -20,6 +20,7 @@ from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Anderson, Broyden
 from qiskit_qdeq.evaluation.linear import solve_adjoint as solve_exactly
 from qiskit_qdeq.evaluation.protocol import Cotangent, Evaluation, EvaluationPoint
+from qiskit_qdeq.evaluation.quadratic_broyden import AffineForm
 from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError, warn_user
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -190,6 +191,11 @@ class _AdjointMap:
     def __init__(self, jacobian: Array, cotangent: Array) -> None:
         self.batch, self.num_states = cotangent.shape
         self._jacobian, self._cotangent = jacobian, cotangent
+
+    @property
+    def closed_form(self) -> AffineForm:
+        """What the compiled Broyden takes."""
+        return AffineForm(np.swapaxes(self._jacobian, 1, 2), self._cotangent)
 
     def values(self, state: Array, rows: Array) -> Evaluation:
         return Evaluation(np.einsum("bjk,bj->bk", self._jacobian[rows], state) + self._cotangent[rows])

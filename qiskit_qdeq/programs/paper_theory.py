@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qiskit_qdeq._files import write_json
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
-from qiskit_qdeq.programs.report import write_json
 from qiskit_qdeq.studies.theory import contraction, existence, gradients, overlap, solvers, synthetic
 from qiskit_qdeq.studies.theory.finding import Finding, Setting
 from qiskit_qdeq.training.state import versions
