@@ -111,6 +111,9 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
     for name in recipe:
         if getattr(arguments, name, None) is not None:
             recipe[name] = getattr(arguments, name)
+    if arguments.tol is not None:
+        # a tolerance asked for counts, not the preset's looser relative one beside it
+        recipe["rtol"] = 0.0
     if recipe["regularization"] == "none" and arguments.regularization_strength is None:
         recipe["regularization_strength"] = 0.0
     return TrainingConfig(

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from qiskit_qdeq.exceptions import InputError, StudyError
+from qiskit_qdeq.programs import reproduce_paper
+from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
+from qiskit_qdeq.programs.recipes import model_of, training_of
+from qiskit_qdeq.studies.paper_report import figures_of, markdown
+from qiskit_qdeq.studies.paper_rows import QUICK, TABLES, Scale, rows_of
+from qiskit_qdeq.studies.statistics import Spread, difference
+from qiskit_qdeq.studies.training_tasks import described, train_task
+
+EVERYTHING = ("wang", "pca", "vae")
+SMALL = {"tables": ["digits-4"], "encodings": ["amplitude"], "epochs": 1, "limit": 60, "workers": 1, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    options = {**SMALL, "groups": ["paper", "control"], "seeds": 2, "output": str(folder)}
+    return folder, options, reproduce_paper.main(options)
+
+
+def test_every_row_of_the_issue_is_in_the_tables():
+    for name in ("mnist-4", "mnist-10", "fashion-10", "cifar-10"):
+        rows = rows_of(name, Scale(), EVERYTHING)
+        wanted = {"IMPLICIT", "IMPLICIT+WARMUP", "DIRECT-1", "DIRECT-2", "DIRECT-5", "DIRECT-10"}
+        for encoding in ("amplitude", "angle") if name == "mnist-4" else ("amplitude",):
+            assert {row.name for row in rows if (row.group, row.encoding) == ("paper", encoding)} == wanted
+        assert {row.name for row in rows if row.group == "control"} == {"logistic", "mlp", "svm"}
+        assert {"IMPLICIT", "DIRECT-1"} <= {row.name for row in rows if row.group == "default"}
+    baselines = [row for row in rows_of("mnist-4", Scale(), EVERYTHING) if row.group == "baseline"]
+    assert {(row.encoding, row.name) for row in baselines} == {
+        (encoding, name) for encoding in ("amplitude", "angle") for name in EVERYTHING
+    }
+
+
+def test_labels_of_rows_are_unique():
+    labels = [row.label for name in TABLES for row in rows_of(name, QUICK, EVERYTHING)]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_papers_rows_have_the_authors_recipe():
+    row = next(row for row in rows_of("digits-4", Scale(), ()) if row.name == "IMPLICIT+WARMUP")
+    options, split, config = described(
+        {name: value for name, value in row.task(3).arguments.items() if name != "kind"}, None
+    )
+    assert (config.optimizer, config.learning_rate, config.batch_size, config.clip_norm) == ("adam", 0.005, 256, 0.25)
+    assert (config.epochs, config.dropout, config.seed, config.layers) == (100, 0.05, 3, 2)
+    assert (config.solver.name, config.solver.max_steps, config.regularization.kind) == ("broyden", 10, "hutchinson")
+    # 433 samples are two steps an epoch, half of them warm-up
+    assert config.warmup_steps == 100
+    assert model_of(options, split).build().num_parameters == 107
+
+
+def test_the_last_step_of_the_ablation_is_the_default_preset():
+    rows = rows_of("cifar-10", Scale(epochs=25), ())
+    last = [row for row in rows if row.group == "ablation"][-1]
+    default = next(row for row in rows if row.group == "default")
+    found = []
+    for row in (last, default):
+        arguments = {name: value for name, value in row.task(0).arguments.items() if name != "kind"}
+        options = from_mapping(TrainArguments, arguments)
+        sizes = type("Split", (), {"num_features": 100, "num_classes": 10})()
+        config = training_of(options, sizes).as_dict()
+        model = model_of(options, sizes).as_dict()
+        # features that enter the linear layer ten times are ten times the same feature
+        model.pop("repeat")
+        # of an adjoint equation that is solved exactly only the mode counts
+        config["backward"] = config["backward"]["mode"]
+        found.append((model, config))
+    assert found[0] == found[1]
+
+
+def test_a_study_has_all_columns_and_files(study):
+    folder, _, results = study
+    assert {path.name for path in folder.iterdir()} >= {
+        "results.json",
+        "results.md",
+        "accuracy.png",
+        "cost.png",
+        "tasks",
+    }
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    rows = {(row["group"], row["name"]): row for row in results["rows"]}
+    implicit = rows["paper", "IMPLICIT"]
+    assert len(implicit["test_accuracy"]) == 2
+    assert implicit["mean"] == pytest.approx(np.mean(implicit["test_accuracy"]))
+    assert (implicit["depth"], implicit["two_qubit_gates"], implicit["num_parameters"]) == (48, 28, 107)
+    # K + 1 circuits of a sample's map and one at its solution
+    assert implicit["inference_circuits"] == 6
+    assert [rows["paper", f"DIRECT-{layers}"]["inference_circuits"] for layers in (1, 2, 5, 10)] == [1, 2, 5, 10]
+    # values and two shifts of every one of 39 weights, one of which has four terms, of 256 samples
+    assert implicit["train_circuits"] > 256 * (1 + 2 * 39)
+    assert implicit["peak_mib"] > 50
+    assert set(implicit["layers"]) == {"1", "2", "5"}
+    assert rows["control", "logistic"]["num_parameters"] == 4 * 17
+
+
+def test_the_same_command_again_does_nothing_twice(study, monkeypatch):
+    _, options, results = study
+
+    def refused(*args, **more):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(reproduce_paper, "perform", refused)
+    assert reproduce_paper.main(options)["rows"] == results["rows"]
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    arguments = {"data": "digits", "epochs": 3, "seed": 1, "limit": 100}
+    whole = train_task(arguments, folder=tmp_path / "whole", data_dir=None)
+    from qiskit_qdeq.training.trainer import Trainer
+
+    rows = Trainer.rows
+
+    def dies(self, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return rows(self, step)
+
+    monkeypatch.setattr(Trainer, "rows", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_task(arguments, folder=tmp_path / "part", data_dir=None)
+    monkeypatch.undo()
+    resumed = train_task(arguments, folder=tmp_path / "part", data_dir=None)
+    for name in ("test_accuracy", "test_loss", "paper_residual", "layers", "steps"):
+        assert resumed[name] == whole[name]
+
+
+def test_one_run_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    def fails(arguments, **more):
+        if arguments["kind"] == "control" and arguments["name"] == "mlp":
+            raise ValueError("no memory for this")
+        return {"test_accuracy": 0.5}
+
+    monkeypatch.setattr(reproduce_paper, "perform", fails)
+    with pytest.raises(StudyError, match=r"1 of 3 tasks failed.*mlp/seed-0: ValueError: no memory for this"):
+        reproduce_paper.main({**SMALL, "groups": ["control"], "seeds": 1, "output": str(tmp_path)})
+    assert len(list((tmp_path / "tasks").glob("*.json"))) == 2
+
+
+def test_own_published_figures_stand_beside_the_rows(tmp_path):
+    file = tmp_path / "published.json"
+    file.write_text(json.dumps({"digits-4": {"amplitude IMPLICIT": {"test_accuracy": 0.5}}}))
+    found = reproduce_paper._published(str(file))
+    row = next(row for row in rows_of("digits-4", Scale(), ()) if row.name == "IMPLICIT")
+    figures = figures_of(row, [{"test_accuracy": 0.75, "steps": 1, "train_seconds": 2.0}], None, found["digits-4"])
+    assert figures["published"] == 0.5
+    assert "| IMPLICIT | 75.00 | 50.00 |" in markdown([figures])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tables": ["mnist-5"]}, r"tables must be among \['digits-4'"),
+        ({"groups": ["authors"]}, "groups must be among"),
+        ({"encodings": ["phase"]}, "encodings must be among"),
+        ({"groups": ["baseline"], "encodings": []}, "leave no row"),
+        ({"epochs": 0}, "epochs must be >= 1"),
+        ({"limit": -1}, "limit must be >= 1"),
+        ({"seeds": 0}, "seeds must be >= 1"),
+        ({"workers": -1}, "workers"),
+        ({"published": "no-such-file"}, "cannot be read as JSON"),
+        ({"tables": "digits-4"}, r"tables must be a list, got 'digits-4'"),
+        ({"rows": 3}, "unknown arguments"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        reproduce_paper.main({**SMALL, "output": str(tmp_path), **change})
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "3", '{"mnist-4": 3}', '{"mnist-9": {}}', '{"mnist-4": {"IMPLICIT": {"test_accuracy": 93.4}}}', "{"]
+)
+def test_a_published_file_of_another_form_is_refused(tmp_path, text):
+    file = tmp_path / "published.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match="--published"):
+        reproduce_paper._published(str(file))
+
+
+def test_spread_and_difference_are_those_of_statistics_books():
+    first, second = Spread.of([1.0, 2.0, 3.0]), Spread.of([2.0, 4.0])
+    assert (first.mean, first.std, first.error) == (2.0, 1.0, pytest.approx(1 / math.sqrt(3)))
+    assert difference(first, second) == (-1.0, pytest.approx(math.sqrt(1 / 3 + 2 / 2)))
+    assert Spread.of([0.5]).error is None
+    assert difference(Spread.of([0.5]), first) == (-1.5, None)
