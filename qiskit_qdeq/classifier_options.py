@@ -141,7 +141,9 @@ def chosen_solver(options: Any) -> Solver:
 
 def is_exact(options: Any) -> bool:
     """Whether its circuits are computed and not executed."""
-    return isinstance(options.backend, str) and options.backend == "exact" and options.estimator is None
+    # not an Execution's class: who never measures does not load the primitives
+    backend = getattr(options.backend, "backend", options.backend)
+    return isinstance(backend, str) and backend == "exact" and options.estimator is None
 
 
 def opened(
@@ -168,7 +170,11 @@ def opened(
                 f"{_shown(options, given)} has no effect with backend='exact': give a backend such as 'aer' or "
                 "'fake:torino', or an estimator"
             )
-        return contextlib.nullcontext(model)
+        if isinstance(options.backend, str):
+            return contextlib.nullcontext(model)
+        from qiskit_qdeq.execution.running import computed
+
+        return contextlib.nullcontext(computed(model, options.backend))
     # imported here: who never measures does not load the primitives
     from qiskit_qdeq.execution.description import Execution
 

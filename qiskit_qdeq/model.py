@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from qiskit.providers import BackendV2
 
 from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate
 from qiskit_qdeq.circuits._checks import check_reals
@@ -162,6 +163,40 @@ class QDEQModel:
         other = copy.copy(self)
         other.evaluator = EstimatorEvaluator(
             self.template, self.injection, estimator, sampling=sampling, seed=seed, **runner_options
+        )
+        return other
+
+    def noisy(
+        self, noise: str | BackendV2, *, readout: bool = True, optimization_level: int | None = None
+    ) -> QDEQModel:
+        """The same model under a device's noise, computed exactly: expectation values without shot noise.
+
+        Every gate of the transpiled circuit is followed by its channel, those of the ansatz applied to the observables once
+        per weights. Everything that works on the noiseless model works on it, and parameters of one serve the other.
+
+        Args:
+            noise: rates "one_qubit,two_qubit,readout" or "fake:<name>", see `execution.noise.parse_noise`; a noisy
+                `AerSimulator`, such as `simple_noise` makes; or a device with calibration data, such as a fake backend.
+            readout: whether bits are misread, as on a device; without it values are those of Aer's EstimatorV2.
+            optimization_level: of the transpiler, 0 to 3; None: 3 for a device object, 1 otherwise.
+
+        Raises:
+            InputError: if the noise cannot be used, or the transpiled circuit has more than 8 qubits.
+
+        >>> from qiskit_qdeq import model_config
+        >>> model = model_config("default", 4, 2, 2).build()
+        >>> noisy = model.noisy("0.001,0.01,0.02")
+        >>> weights, x = np.zeros(model.num_weights), model.prepare([[1.0, 0.0, 0.0, 0.1]])
+        >>> values = [abs(m.map(weights, x).at(np.zeros((1, 2))).values).max() for m in (model, noisy)]
+        >>> bool(values[1] < values[0])
+        True
+        """
+        # imported here: who computes without noise does not load the transpiler
+        from qiskit_qdeq.execution.channels import noisy_evaluator
+
+        other = copy.copy(self)
+        other.evaluator = noisy_evaluator(
+            self.template, self.injection, noise, readout=readout, optimization_level=optimization_level
         )
         return other
 

@@ -12,9 +12,9 @@ from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.modes import check_mode
 from qiskit_qdeq.execution.patience import Patience
 
-_FORMS = "'statevector', 'aer', 'fake:<name>', 'ibm:<name>' or 'given'"
+_FORMS = "'exact', 'statevector', 'aer', 'fake:<name>', 'ibm:<name>' or 'given'"
 _NAMED = ("fake", "ibm")
-_PLAIN = ("statevector", "aer", "given")
+_PLAIN = ("exact", "statevector", "aer", "given")
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,14 @@ class Execution:
     """How circuits are executed, in plain values that a command line or a checkpoint can hold.
 
     Attributes:
-        backend: "statevector" (Qiskit's reference simulation), "aer" (fast simulation, with `noise` or without),
-            "fake:<name>" (the best qubits of a fake device, with its noise), "ibm:<name>" (the device, with the account
-            saved or in the environment), or "given" (a backend or estimator object passed to `build_estimator`).
+        backend: "exact" (no circuits: linear algebra, under `noise` too), "statevector" (Qiskit's reference simulation),
+            "aer" (fast simulation, with `noise` or without), "fake:<name>" (the best qubits of a fake device, with its
+            noise), "ibm:<name>" (the device, with the account saved or in the environment), or "given" (a backend or
+            estimator object passed to `build_estimator`).
         shots: executions per circuit and measurement basis; None with `precision` None: exact on simulators, the service's
             default (4096) where a Runtime estimator runs.
         precision: standard error wanted instead, shots = ⌈1/precision²⌉.
-        noise: of "aer": rates such as "0.001,0.01,0.02" or a device such as "fake:torino", see `parse_noise`.
+        noise: of "exact" and "aer": rates such as "0.001,0.01,0.02" or a device such as "fake:torino", see `parse_noise`.
         mode: "job", "batch" or "session" of a Runtime estimator.
         resilience_level: 0, 1 or 2 of a Runtime estimator; on a fake device it is what turns one on, which then mitigates
             the simulated noise as it would on hardware. None: 1 on an IBM device.
@@ -60,8 +61,7 @@ class Execution:
     def __post_init__(self) -> None:
         if not (isinstance(self.backend, str) and (self.kind in _PLAIN if not self.name else self.kind in _NAMED)):
             raise InputError(
-                f"backend must be {_FORMS} (or, for QDEQClassifier and the programs, 'exact'), got {self.backend!r}; a fake "
-                "device is 'fake:torino', an IBM one 'ibm:NAME'"
+                f"backend must be {_FORMS}, got {self.backend!r}; a fake device is 'fake:torino', an IBM one 'ibm:NAME'"
             )
         _check_sampling(self)
         check_mode(self.mode, self.max_time)
@@ -90,17 +90,19 @@ class Execution:
         return self.shots**-0.5 if self.shots else self.precision
 
     def _check_effect(self) -> None:
-        if self.noise and self.kind != "aer":
-            raise InputError(f"noise has no effect with backend={self.backend!r}; use backend='aer'")
+        if self.noise and self.kind not in ("exact", "aer"):
+            raise InputError(f"noise has no effect with backend={self.backend!r}; use backend='exact' or 'aer'")
         if self.optimization_level is not None and self.kind == "statevector":
             raise InputError("optimization_level has no effect with backend='statevector', which is not transpiled for")
+        if self.kind == "exact":
+            _check_exact(self)
         runtime = {
             "resilience_level": self.resilience_level is not None,
             "options": bool(self.options),
             "mode": self.mode != "job",
         }
         changed = [name for name, is_set in runtime.items() if is_set]
-        if changed and self.kind in ("statevector", "aer"):
+        if changed and self.kind in ("exact", "statevector", "aer"):
             raise InputError(
                 f"{', '.join(changed)} have no effect with backend={self.backend!r}; use 'fake:<name>' or 'ibm:<name>'"
             )
@@ -127,6 +129,18 @@ def _check_sampling(execution: Execution) -> None:
         )
     if not isinstance(execution.noise, str):
         raise InputError(f"noise must be a text such as '0.001,0.01,0.02' or 'fake:torino', got {execution.noise!r}")
+
+
+def _check_exact(execution: Execution) -> None:
+    """Where no circuit runs, nothing can be said about how often, in which order and at what cost."""
+    given = {
+        name: getattr(execution, name) is not None
+        for name in ("shots", "precision", "seed", "max_time", "optimization_level")
+    }
+    given["optimization_level"] &= not execution.noise
+    names = [name for name, is_given in {**given, "copies": execution.copies != 1}.items() if is_given]
+    if names:
+        raise InputError(f"{', '.join(names)} cannot have an effect with backend='exact', which runs no circuits")
 
 
 def _check_copies(execution: Execution) -> None:

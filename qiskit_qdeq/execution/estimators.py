@@ -125,6 +125,8 @@ def _opened(
             f"backend={execution.backend!r} of the Execution and a backend or estimator object exclude each other; "
             "objects go with Execution(backend='given', ...), and only with it"
         )
+    if execution.kind == "exact":
+        raise InputError("backend 'exact' runs no circuits, so it has no estimator; use executed(model, execution)")
     if estimator is not None:
         return _given_estimator(execution, backend, estimator, count, keeping)
     if execution.kind == "statevector":

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from qiskit_aer import AerSimulator
     from qiskit_aer.noise import NoiseModel
 
-_NO_GATES = {"barrier", "delay", "reset", "measure", "id"}
+#: Instructions that are no gates, whose noise is not that of a gate.
+NO_GATES = {"barrier", "delay", "reset", "measure", "id"}
 _CHUNK_NUMBERS = 2**22
 
 
@@ -76,8 +77,8 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
         self._default_precision = check_precision("default_precision", default_precision)
         if default_shots is not None:
             self._default_precision = check_count("default_shots", default_shots) ** -0.5
-        self._confusion = {} if model is None else _confusion(model)
-        self._basis = None if model is None else _NO_GATES.union(model.basis_gates, model.noise_instructions)
+        self._confusion = {} if model is None else readout_confusion(model)
+        self._basis = None if model is None else NO_GATES.union(model.basis_gates, model.noise_instructions)
         self._simulator = AerSimulator(
             method="statevector" if model is None else "density_matrix",
             noise_model=model,
@@ -138,7 +139,7 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
         if strange := set(pub.circuit.count_ops()) - self._basis:
             raise InputError(
                 f"the noise model says nothing about the gates {sorted(strange)}, which would run without noise; transpile "
-                f"the circuit for the noisy simulator, whose gates are {sorted(self._basis - _NO_GATES)}"
+                f"the circuit for the noisy simulator, whose gates are {sorted(self._basis - NO_GATES)}"
             )
         if unbindable := _parametrized(pub.circuit) - BINDABLE_GATES:
             raise InputError(
@@ -207,10 +208,10 @@ class DensityMatrixEstimator(BaseEstimatorV2):  # type: ignore[misc]
             if axis != "Z":
                 rotations.h(qubit)
         if self._basis is None:
-            if not set(circuit.count_ops()) <= _NO_GATES.union(PERFECT_GATES):
+            if not set(circuit.count_ops()) <= NO_GATES.union(PERFECT_GATES):
                 measured = transpile(measured, basis_gates=list(PERFECT_GATES), optimization_level=0)
         elif rotations.data:
-            rotations = transpile(rotations, basis_gates=sorted(self._basis - _NO_GATES), optimization_level=1)
+            rotations = transpile(rotations, basis_gates=sorted(self._basis - NO_GATES), optimization_level=1)
         measured.compose(rotations, measured.qubits, inplace=True)
         # Aer cannot bind a parametrized global phase at run time, and it does not matter
         measured.global_phase = 0
@@ -255,7 +256,7 @@ def _variance(mean: Array, square: Array, worth: Array, shots: int) -> Array:
     return np.maximum((shots * square + low**2 + high**2) / (shots + 2) - smoothed**2, 0.0)
 
 
-def _confusion(model: NoiseModel) -> dict[int | None, Array]:
+def readout_confusion(model: NoiseModel) -> dict[int | None, Array]:
     """Qubit -> P(read | is) (2, 2), rows is; None for all qubits that have none of their own."""
     errors = model.to_dict()["errors"]
     if any("measure" in error["operations"] for error in errors if error["type"] == "qerror"):

@@ -38,6 +38,8 @@ def executed(
 ) -> Iterator[QDEQModel]:
     """`model` with its circuits run as `execution` says; sessions and batches are closed at the end, whatever happens.
 
+    With `Execution("exact")` no circuits run; with its `noise` the model is computed under it, see `QDEQModel.noisy`.
+
     Args:
         model: any model; its parameters serve the result and back.
         execution: backend, shots, noise, mode and mitigation.
@@ -59,6 +61,18 @@ def executed(
     ...     measured.evaluator.is_exact
     False
     """
+    if execution.kind == "exact":
+        objects = {
+            "sampling": sampling,
+            "backend": backend,
+            "estimator": estimator,
+            "journal": journal,
+            "budget": budget,
+        }
+        if names := [name for name, value in objects.items() if value is not None]:
+            raise InputError(f"{', '.join(names)} cannot have an effect with backend='exact', which runs no circuits")
+        yield computed(model, execution)
+        return
     amount = execution.shots if execution.shots is not None else execution.precision
     chosen = sampling or Sampling()
     if chosen.forward is not None and amount is not None and chosen.forward != amount:
@@ -103,6 +117,13 @@ def executed(
                 "or circuits, or take fake:NAME or ibm:NAME"
             )
         yield measured
+
+
+def computed(model: QDEQModel, execution: Execution) -> QDEQModel:
+    """`model` evaluated without circuits, as `Execution("exact", ...)` says."""
+    if not execution.noise:
+        return model
+    return model.noisy(execution.noise, optimization_level=execution.optimization_level)
 
 
 def _identity(execution: Execution) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class ExecutionArguments:
     )
     shots: int | None = option(None, "executions per circuit; default: exact on simulators, 4096 on devices", type=int)
     precision: float | None = option(None, "standard error instead of --shots", type=float)
-    noise: str | None = option(None, "of backend aer: rates ONE_QUBIT,TWO_QUBIT,READOUT or fake:NAME")
+    noise: str | None = option(None, "of backends exact and aer: rates ONE_QUBIT,TWO_QUBIT,READOUT or fake:NAME")
     execution_mode: str | None = option(None, "jobs to a device: default job", choices=EXECUTION_MODES, action=_Mode)
     resilience_level: int | None = option(
         None, "error mitigation by the Runtime estimator; turns it on for fake:NAME; default for ibm:NAME: 1", type=int

@@ -43,7 +43,9 @@ def running(
     """
     if options.backend == "exact":
         refuse_without_circuits(options)
-        return contextlib.nullcontext(model)
+        if options.noise is None:
+            return contextlib.nullcontext(model)
+        return contextlib.nullcontext(model.noisy(options.noise, optimization_level=options.optimization_level))
     return executed(
         model, execution_of(options, seed), sampling=_sampling_of(options), journal=journal, budget=options.budget
     )
@@ -67,12 +69,14 @@ def described(model: QDEQModel, options: ExecutionArguments, seed: int) -> Abstr
 
 
 def refuse_without_circuits(options: ExecutionArguments) -> None:
-    """Refuse options about circuits where none run.
+    """Refuse options about circuits where none run; noise can be computed, and depends on how circuits are transpiled.
 
     Raises:
         InputError: naming them.
     """
+    computed = () if options.noise is None else ("noise", "optimization_level")
     names = [name for name in (*_OF_EXECUTION, *_OF_SAMPLING) if getattr(options, name, None) is not None]
+    names = [name for name in names if name not in computed]
     names += ["dry_run"] if getattr(options, "dry_run", False) else []
     if names:
         shown = ", ".join(f"--{name.replace('_', '-')}" for name in names)
