@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qiskit.providers import BackendV2
 
 from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate
 from qiskit_qdeq.circuits._checks import check_reals
@@ -25,6 +24,9 @@ from qiskit_qdeq.evaluation.protocol import EquilibriumMap, Evaluator
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.readout import Readout
+
+if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,4 +1,4 @@
-"""The programs in docs/callbacks.md run as they stand and record what they say; those of a library that is missing skip."""
+"""The programs in docs/callbacks.md and docs/noise.md run as they stand; those of a library that is missing skip."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ import pytest
 import qiskit_qdeq
 
 ROOT = Path(qiskit_qdeq.__file__).parent.parent
-PAGE = ROOT / "docs" / "callbacks.md"
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", PAGE.read_text("utf-8") if PAGE.exists() else "", re.MULTILINE | re.DOTALL
-)
+
+
+def blocks_of(page):
+    path = ROOT / "docs" / page
+    return re.findall(
+        r"^```python\n(.*?)^```", path.read_text("utf-8") if path.exists() else "", re.MULTILINE | re.DOTALL
+    )
+
+
+BLOCKS, NOISE = blocks_of("callbacks.md"), blocks_of("noise.md")
 NEEDED = {"tensorboardX": ("tensorboardX",), "mlflow": ("mlflow", "sqlalchemy")}
 
 pytestmark = pytest.mark.skipif(not BLOCKS, reason="an installed package has no documentation beside it")
 
 
-def run_block(part, folder):
-    [block] = [block for block in BLOCKS if part in block]
+def run_block(part, folder, blocks=BLOCKS):
+    [block] = [block for block in blocks if part in block]
     for name in NEEDED.get(part, ()):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
@@ -86,3 +92,14 @@ def test_mlflow_has_the_configuration_and_all_figures_of_all_epochs(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["FINISHED", "5", [1, 2, 3, 4, 5]]
+
+
+def test_noise_moves_the_equilibrium_of_every_model_shown(tmp_path):
+    moves = [float(line) for line in run_block("simple_noise", tmp_path, NOISE).stdout.split()]
+    assert len(moves) == 3
+    assert all(0.001 < move < 0.5 for move in moves)
+
+
+def test_a_classifier_learns_under_noise_as_shown(tmp_path):
+    assert float(run_block("QDEQClassifier", tmp_path, NOISE).stdout) > 0.5
+    assert len(NOISE) == 2

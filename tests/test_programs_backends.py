@@ -70,6 +70,23 @@ def test_an_exact_run_is_evaluated_on_other_backends(exact_run, options):
     assert 0 < metrics["residual"] < 0.5
 
 
+def test_training_in_computed_noise_is_a_run_of_its_own(exact_run, tmp_path):
+    noisy = {**TINY, "noise": "0.002,0.02,0.03", "output": tmp_path / "run"}
+    metrics = train.main(noisy)
+    assert metrics["circuits"] == 0
+    assert metrics["test_residual"] < 1e-4
+    with pytest.raises(CheckpointError, match="execution"):
+        train.main({**noisy, "resume": True, "noise": "0.002,0.02,0.04"})
+    computed, measured = (
+        evaluate.main({"directory": exact_run, "limit": 12, "quiet": True, "noise": "0.002,0.02,0.03", **options})
+        for options in ({}, {"backend": "aer", "solver": "newton"})
+    )
+    assert computed["loss"] == pytest.approx(measured["loss"], rel=1e-6)
+    assert computed["loss"] != pytest.approx(
+        evaluate.main({"directory": exact_run, "limit": 12, "quiet": True})["loss"]
+    )
+
+
 def test_fine_tuning_starts_from_the_parameters_of_a_run(exact_run, tmp_path):
     barely = {**MEASURED, "learning_rate": 1e-9, "output": tmp_path / "run", "backend": "aer", "shots": None}
     exact = evaluate.main({"directory": exact_run, "limit": 12, "quiet": True})
@@ -108,7 +125,9 @@ def test_mode_on_the_command_line_means_both(tmp_path, capsys):
     ("options", "message"),
     [
         ({"shots": 100}, "--shots cannot have an effect with --backend exact"),
-        ({"noise": "0.1,0.1,0.1", "gradient_method": "spsa"}, "--noise, --gradient-method cannot have an effect"),
+        ({"noise": "0.1,0.1,0.1", "gradient_method": "spsa"}, "--gradient-method cannot have an effect"),
+        ({"optimization_level": 1}, "--optimization-level cannot have an effect"),
+        ({"noise": "loud"}, "noise must be three rates"),
         ({"backend": "ear"}, "backend must be"),
         ({"backend": "aer", "shots": 0}, "shots"),
         ({"backend": "aer", "shots": 10, "precision": 0.1}, "precision"),

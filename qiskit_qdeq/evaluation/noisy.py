@@ -4,7 +4,8 @@
 
 E_U and E_S the noisy ansatz and encoder, gate by gate with the channel of each, E_U† the adjoint (Heisenberg picture).
 States and observables are real vectors of 4ⁿ Pauli components. Derivatives along q are those of ρ, forward through the
-encoder; for the weights, L depends on θ through R_j = Σ_b (∂L/∂m_bj) ρ_b alone, so that one pass with a column per observable gives
+encoder; for the weights, L depends on θ through R_j = Σ_b (∂L/∂m_bj) ρ_b alone, so that one pass with a column per
+observable gives
 
     ∂L/∂θ = Σ_j ∂/∂θ tr(M_j(θ) R_j),
 
@@ -72,10 +73,9 @@ class NoisyEvaluator(ExactEvaluator):
         self.states, self.readouts = which[: template.num_states], which[template.num_states :]
         sampled, shared = _split(circuit.gates, gates)
         self.sampled, self.shared = PauliProgram(sampled, gates.parameters), PauliProgram(shared, gates.parameters)
-        #: Angles of the samples' part that depend on weights too, as gates merged by a transpiler may.
-        self.mixed = np.flatnonzero(
-            [_depends(gate, gates.ansatz.parameters) for gate in sampled if gate.angle is not None]
-        )
+        angles = [gate.angle for gate in sampled if gate.angle is not None]
+        #: Angles of the samples' part that depend on weights: routing may put gates of the ansatz before the encoder's last.
+        self.mixed = np.flatnonzero([not angle.parameters.isdisjoint(gates.ansatz.parameters) for angle in angles])
 
     @property
     def description(self) -> dict[str, Any]:
@@ -165,13 +165,18 @@ class NoisyMap:
 
     def moved(self, state: Array, rows: Array | slice) -> Array:
         """u = x + P q of the samples `rows`."""
-        result: Array = self.inputs[rows] + np.asarray(state, dtype=float) @ self.evaluator.injection.T
+        with np.errstate(invalid="ignore"):
+            result: Array = self.inputs[rows] + np.asarray(state, dtype=float) @ self.evaluator.injection.T
         return result
 
     def observed(self, inputs: Array, directions: Array | None = None) -> tuple[Array, Array]:
         """All observables (b, M) at inputs u (b, D), and their slopes (b, M, R) along directions (D, R) or (b, D, R)."""
+        # a solver may leave the numbers a computer has: the sample's values then say so, the others stay
+        lost: Array = np.logical_not(np.isfinite(inputs).all(axis=1))
+        inputs = np.where(lost[:, None], 1.0, inputs)
         slopes = None if directions is None else self._angle_slopes(inputs, directions)
         found = self._expected(self.bound.rows(inputs), slopes)
+        found[..., lost] = np.nan
         return np.ascontiguousarray(found[0].T), np.ascontiguousarray(found[1:].transpose(2, 1, 0))
 
     def pull_back(self, terms: Sequence[Cotangent]) -> Array:
@@ -181,38 +186,28 @@ class NoisyMap:
         gradient = np.zeros(evaluator.gates.template.num_weights)
         for term in terms:
             point: NoisyPoint = term.point  # type: ignore[assignment]
-            rows, weights = self.bound.rows(point.inputs), self._cotangent(term)
+            rows, weights = self.bound.rows(point.inputs), self._cotangent(term)[..., None]
             slopes = None
             if term.directions is not None:
                 assert term.slopes is not None
-                if len(evaluator.mixed):
-                    raise InputError(
-                        "Jacobian regularization needs angles that depend on inputs or on weights alone, and the transpiler "
-                        "merged some: use optimization_level 1 or 0"
-                    )
                 slopes = self._angle_slopes(point.inputs, np.swapaxes(term.directions, 1, 2))
-                more = np.zeros((*weights.shape, slopes.shape[2]))
-                more[:, evaluator.states] = term.slopes
-                weights = np.concatenate([weights[..., None], more], axis=2)
-            else:
-                weights = weights[..., None]
+                weights = np.concatenate([weights, self._chosen(evaluator.states).T @ term.slopes], axis=2)
             for first, last in self._parts(len(rows), weights.shape[2]):
                 states = self._states(rows[first:last], None if slopes is None else slopes[first:last])
                 shared += np.einsum("rpb,bmr->mp", states[..., : last - first], weights[first:last], optimize=True)
             if len(evaluator.mixed):
-                gradient += self._mixed_gradient(rows, weights[..., 0])
+                gradient += self._mixed_gradient(rows, slopes, weights)
         return gradient + self.bound.shared_gradient(shared)
 
-    def _mixed_gradient(self, rows: Array, weights: Array) -> Array:
-        """∂L/∂θ through angles of the samples' part."""
+    def _mixed_gradient(self, rows: Array, slopes: Array | None, weights: Array) -> Array:
+        """∂L/∂θ through the samples' part, by the shift rule, which holds for derivatives along inputs as well."""
         mixed = self.evaluator.mixed
-        unit = np.zeros((len(rows), self.evaluator.sampled.angle_map.num_angles, len(mixed)))
-        unit[:, mixed, np.arange(len(mixed))] = 1.0
-        by_angle = np.einsum("rmb,bm->br", self._expected(rows, unit)[1:], weights)
-        slopes = np.broadcast_to(
-            self.bound.by_weights(self.evaluator.sampled, rows), (len(rows), unit.shape[1], len(self.bound.slopes[0]))
-        )
-        result: Array = np.einsum("br,brp->p", by_angle, slopes[:, mixed])
+        by_angle = np.empty((len(rows), len(mixed)))
+        for place, slot in enumerate(mixed.tolist()):
+            up, down = (self._expected(rows, slopes, (slot, shift)) for shift in (np.pi / 2, -np.pi / 2))
+            by_angle[:, place] = 0.5 * np.einsum("rmb,bmr->b", up - down, weights)
+        jacobian = self.bound.by_weights(self.evaluator.sampled, rows)[..., mixed, :]
+        result: Array = np.einsum("bi,bip->p", by_angle, np.broadcast_to(jacobian, (len(rows), *jacobian.shape[-2:])))
         return result
 
     def _cotangent(self, term: Cotangent) -> Array:
@@ -220,8 +215,12 @@ class NoisyMap:
         total = np.zeros((self.batch, len(self.evaluator.observables)))
         for given, which in ((term.values, self.evaluator.states), (term.features, self.evaluator.readouts)):
             if given is not None:
-                total += given @ np.eye(total.shape[1])[which]
+                total += given @ self._chosen(which)
         return total
+
+    def _chosen(self, which: Array) -> Array:
+        """(len(which), M), 1 where an observable is the one named: an observable may be named twice."""
+        return np.eye(len(self.evaluator.observables))[which]
 
     def _angle_slopes(self, inputs: Array, directions: Array) -> Array:
         """Slopes (b, S, R) of the angles of the samples' part along directions of u."""
@@ -230,14 +229,14 @@ class NoisyMap:
         result: Array = jacobian @ (gates.encoder_jacobian(inputs) @ directions)
         return result
 
-    def _expected(self, rows: Array, slopes: Array | None) -> Array:
-        """All observables (1 + R, M, b), values first, at rows of gate angles with slopes (b, S, R)."""
+    def _expected(self, rows: Array, slopes: Array | None, shift: tuple[int, float] | None = None) -> Array:
+        """All observables (1 + R, M, b), values first, at rows of gate angles with slopes (b, S, R), one angle shifted."""
         observables = self.bound.observables
         count = 1 + (0 if slopes is None else slopes.shape[2])
         out = np.empty((count, len(observables), len(rows)))
 
         def compute(first: int, last: int) -> None:
-            states = self._states(rows[first:last], None if slopes is None else slopes[first:last])
+            states = self._states(rows[first:last], None if slopes is None else slopes[first:last], shift)
             found = np.empty((count, len(observables), states.shape[2]))
             pauli_kernels.expectations(observables, states, found)
             out[..., first:last] = found[..., : last - first]
@@ -245,12 +244,14 @@ class NoisyMap:
         run_parts(compute, self._parts(len(rows), count))
         return out
 
-    def _states(self, rows: Array, slopes: Array | None) -> Array:
+    def _states(self, rows: Array, slopes: Array | None, shift: tuple[int, float] | None = None) -> Array:
         """Components (1 + R, 4ⁿ, C) of ρ and its derivatives at rows (b, E + G), C ≥ b a multiple of `LANES`."""
         program, ground = self.evaluator.sampled, self.evaluator.ground
         width, count = padded(len(rows)), 0 if slopes is None else slopes.shape[2]
         angles = np.zeros((program.angle_map.num_angles, width))
         angles[:, : len(rows)] = program.angle_map(rows).T
+        if shift is not None:
+            angles[shift[0]] += shift[1]
         rates = np.zeros((len(angles), count, width))
         if slopes is not None:
             rates[..., : len(rows)] = slopes.transpose(1, 2, 0)

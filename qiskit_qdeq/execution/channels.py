@@ -117,6 +117,8 @@ def _simulator(noise: Any, num_qubits: int) -> tuple[AerSimulator, int]:
     if isinstance(noise, AerSimulator):
         if noise.options.noise_model is None:
             raise InputError("noise is a simulator without a noise model; the exact backend computes without noise")
+        if noise.num_qubits < num_qubits:
+            raise InputError(f"noise is a simulator of {noise.num_qubits} qubits, the circuit has {num_qubits}")
         return noise, 1
     if isinstance(noise, BackendV2):
         device = noise if isinstance(noise, SubDevice) else sub_device(noise, num_qubits)

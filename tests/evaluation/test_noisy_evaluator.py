@@ -31,7 +31,6 @@ from qiskit_qdeq.execution.devices import fake_backend
 from qiskit_qdeq.execution.isa import to_isa
 from qiskit_qdeq.execution.noise import noise_from_backend, parse_noise, simple_noise
 from qiskit_qdeq.execution.running import executed
-from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.training.step import training_step
 
 RATES = "0.002,0.02,0.03"
@@ -192,13 +191,18 @@ def test_no_noise_gives_the_exact_model():
         np.testing.assert_allclose(getattr(noisy.map(weights, x).at(state), name), expected, rtol=0, atol=1e-11)
 
 
-MODELS = {"amplitude": lambda: build("amplitude", 3), "angle": lambda: build("angle", 4), "circuit": mixed_model}
-NOISES = {"amplitude": RATES, "angle": "fake:manila", "circuit": RATES}
+MODELS = {
+    "amplitude": lambda: build("amplitude", 3).noisy(RATES),
+    "angle": lambda: build("angle", 4).noisy("fake:manila"),
+    "circuit": lambda: mixed_model().noisy(RATES),
+    # on five qubits of an H some gates of the ansatz come before swaps that the encoder's last gates need
+    "routed": lambda: model_config("default", 6, 2, 5, encoding="amplitude").build().noisy("fake:jakarta"),
+}
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_jacobians_are_finite_differences(kind):
-    model = MODELS[kind]().noisy(NOISES[kind])
+    model = MODELS[kind]()
     weights, x, state = drawn(model)
     mapped = model.map(weights, x)
     point, step, rows = mapped.at(state), 1e-5, np.arange(3)
@@ -226,7 +230,8 @@ def difference(scalar, weights, step=1e-5):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_weight_gradient_is_finite_differences(kind):
-    model = MODELS[kind]().noisy(NOISES[kind])
+    model = MODELS[kind]()
+    assert bool(len(model.evaluator.mixed)) == (kind == "routed")
     weights, x, state = drawn(model)
     rng = np.random.default_rng(1)
     at = model.map(weights, x).at(state)
@@ -250,32 +255,6 @@ def test_weight_gradient_is_finite_differences(kind):
     np.testing.assert_allclose(mapped.pull_back(terms), difference(scalar, weights), rtol=0, atol=1e-7)
 
 
-def test_gates_that_a_transpiler_merges_over_the_border_of_encoder_and_ansatz():
-    basis = ["rx", "rz", "cz"]
-    noise = NoiseModel(basis)
-    noise.add_all_qubit_quantum_error(amplitude_damping_error(0.1), ["rx", "rz"])
-    simulator = AerSimulator(noise_model=noise, method="density_matrix", basis_gates=basis, n_qubits=2)
-    ansatz, weights = QuantumCircuit(2), ParameterVector("w", 3)
-    ansatz.rx(weights[0] * 2, 0)
-    ansatz.rx(weights[0] + weights[1], 1)
-    ansatz.cz(0, 1)
-    ansatz.rx(weights[2], 0)
-    plain = QDEQModel(CircuitTemplate(AngleEncoder("xx", [0, 1], 2), ansatz), 2)
-    model = plain.noisy(simulator, readout=False, optimization_level=3)
-    assert len(model.evaluator.mixed) == 2
-    theta, x, state = drawn(model)
-    expected = by_aer(model, simulator, theta, x, state, level=3)
-    np.testing.assert_allclose(observed(model, theta, x, state), expected, rtol=0, atol=1e-10)
-    cotangent = np.random.default_rng(3).standard_normal((3, 2))
-    mapped = model.map(theta, x)
-    found = mapped.pull_back([Cotangent(mapped.at(state), values=cotangent)])
-    expected = difference(lambda w: (cotangent * model.map(w, x).at(state).values).sum(), theta)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
-    directed = Cotangent(mapped.at(state), directions=np.ones((1, 1, 2)), slopes=np.ones((3, 2, 1)))
-    with pytest.raises(InputError, match="optimization_level 1"):
-        mapped.pull_back([directed])
-
-
 def test_results_do_not_depend_on_batch_mates():
     model = build().noisy(RATES)
     weights, x, state = drawn(model, 70)
@@ -286,22 +265,28 @@ def test_results_do_not_depend_on_batch_mates():
     np.testing.assert_array_equal(own, jacobian[some])
 
 
-@pytest.mark.parametrize("method", ["state", "input"])
-def test_the_implicit_gradient_of_a_regularized_loss_is_finite_differences(method):
+def test_the_implicit_gradient_of_the_loss_is_finite_differences():
     model = build("amplitude", 2).noisy(RATES)
-    rng = np.random.default_rng(0)
     parameters = model.initial_parameters(1)
-    x, labels = model.prepare(rng.standard_normal((4, 4))), np.array([0, 1, 2, 3])
-    config = TrainingConfig(solver=Newton(tol=1e-13), regularization=Regularization(method, 0.3))
+    x, labels = model.prepare(np.random.default_rng(0).standard_normal((4, 4))), np.array([0, 1, 2, 3])
+    config = TrainingConfig(solver=Newton(tol=1e-13))
 
     def step(values):
         return training_step(model, values, x, labels, config, direct=False, initial=None, rng=np.random.default_rng)
 
-    def loss(values):
-        found = step(values)
-        return found.loss + (found.penalty if hasattr(found, "penalty") else 0.0)
+    expected = difference(lambda values: step(values).loss, parameters)
+    np.testing.assert_allclose(step(parameters).gradient, expected, rtol=0, atol=1e-7)
 
-    np.testing.assert_allclose(step(parameters).gradient, difference(loss, parameters), rtol=0, atol=1e-7)
+
+def test_a_state_that_is_not_finite_spoils_its_sample_alone():
+    model = build("amplitude", 2).noisy(RATES)
+    weights, x, state = drawn(model)
+    expected = model.map(weights, x).linearize(state, np.arange(3))[1]
+    state[1, 0] = np.inf
+    evaluation, jacobian = model.map(weights, x).linearize(state, np.arange(3))
+    assert np.isnan(evaluation.values[1]).all()
+    assert np.isnan(jacobian[1]).all()
+    np.testing.assert_array_equal(jacobian[[0, 2]], expected[[0, 2]])
 
 
 def test_solvers_find_the_noisy_equilibrium():
@@ -319,9 +304,7 @@ def test_a_classifier_is_trained_and_used_under_noise(tmp_path):
     noise = Execution("exact", noise="0.01,0.05,0.05")
     options = {"epochs": 4, "batch_size": 20, "random_state": 0}
     noisy = QDEQClassifier(backend=noise, **options).fit(x, labels)
-    plain = QDEQClassifier(**options).fit(x, labels)
     assert noisy.score(x, labels) > 0.8
-    assert np.abs(noisy.parameters_ - plain.parameters_).max() > 1e-3
     noisy.save(tmp_path / "model.safetensors")
     again = QDEQClassifier.load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(again.predict_proba(x), noisy.predict_proba(x))
