@@ -34,7 +34,7 @@ from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Most qubits whose observables are propagated: 4⁸ components are 0.5 MB, and the gradient keeps them for every gate.
+#: Most qubits whose observables are propagated: 4⁸ components are 0.5 MB, and the gradient keeps them for every angle.
 LARGEST = 8
 #: Numbers of a part of the batch: some lanes of samples, so that a part stays in the cache and parts can run beside others.
 _PART = 1 << 16

@@ -114,7 +114,7 @@ def angle_gradients(  # type: ignore[no-untyped-def]
 ):
     """out[s] += Σ_c <O_c, ∂T/∂a_s r_c> for columns r_c `states` (4ⁿ, C), which are swept on the way.
 
-    `history` (G, 4ⁿ, C) are the observables after each gate, `cosines` and `sines` (S, LANES) the shared angles.
+    `history` (S, 4ⁿ, C) are the observables after the gate of each angle, `cosines` and `sines` (S, LANES) shared.
     """
     dim, batch = states.shape
     work = np.empty(dim * LANES)
@@ -138,7 +138,7 @@ def angle_gradients(  # type: ignore[no-untyped-def]
                     store(work, place * LANES, _row(starts, columns, r, begin, coefficients, local))
                     if slot >= 0:
                         moved = _row(starts, columns, r, begin, derivatives, local)
-                        gradient += load(history, (g * dim + place) * batch + lane) * moved
+                        gradient += load(history, (slot * dim + place) * batch + lane) * moved
             if slot >= 0:
                 out[slot] += total(gradient)
 
@@ -147,12 +147,11 @@ def angle_gradients(  # type: ignore[no-untyped-def]
 def sweep_recorded(  # type: ignore[no-untyped-def]
     qubits, first_rows, rows, starts, columns, terms, slots, cosines, sines, history, out
 ):
-    """All gates on columns `out` (4ⁿ, C), in place; `history` (G, 4ⁿ, C) <- the columns before each, last gate first."""
+    """All gates on columns `out` (4ⁿ, C), in place; `history` (S, 4ⁿ, C) <- the columns before the gate of each angle."""
     dim, batch = out.shape
     local = np.empty(_SIZE * LANES)
     coefficients, derivatives = np.empty(_ENTRIES * LANES), np.empty(_ENTRIES * LANES)
     work = np.empty(dim * LANES)
-    last = len(qubits) - 1
     for lane in range(0, batch, LANES):
         for i in range(dim):
             store(work, i * LANES, load(out, i * batch + lane))
@@ -163,7 +162,7 @@ def sweep_recorded(  # type: ignore[no-untyped-def]
             _evaluate(terms, begin, starts[bottom], slot, cosines, sines, slot * LANES, coefficients, derivatives)
             if slot >= 0:
                 for i in range(dim):
-                    store(history, ((last - g) * dim + i) * batch + lane, load(work, i * LANES))
+                    store(history, (slot * dim + i) * batch + lane, load(work, i * LANES))
             for i in range(dim):
                 if not _is_spectator(i, low, high):
                     continue

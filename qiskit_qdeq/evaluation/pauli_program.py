@@ -36,7 +36,6 @@ class PauliProgram:
         self.angle_map = AngleMap(angles, parameters)
         slots = iter(range(len(angles)))
         blocks = _fused([_Block(*_sorted(gate), -1 if gate.angle is None else next(slots)) for gate in gates])
-        self.num_blocks = len(blocks)
         self._forward = _table(blocks)
         self._backward = _table([_Block(b.qubits, b.terms.transpose(0, 2, 1), b.slot) for b in reversed(blocks)])
 
@@ -63,7 +62,7 @@ class PauliProgram:
         for first in range(0, len(observables), LANES):
             after = _columns(observables[first : first + LANES])
             before = _columns(states[first : first + LANES])
-            history = np.empty((self.num_blocks, *after.shape))
+            history = np.empty((len(angles), *after.shape))
             pauli_kernels.sweep_recorded(*self._backward, cosines, sines, history, after)
             pauli_kernels.angle_gradients(*self._forward, cosines, sines, history, before, gradient)
         return gradient

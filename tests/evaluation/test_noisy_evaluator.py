@@ -357,6 +357,17 @@ def test_circuits_that_noise_is_not_known_of_are_refused():
         QDEQModel(large, 2).noisy(RATES)
 
 
+def test_an_exact_execution_without_noise_is_the_model_itself_and_spends_nothing():
+    model = build("amplitude", 2)
+    with executed(model, Execution("exact")) as same:
+        assert same is model
+    with (
+        pytest.raises(InputError, match="budget cannot have an effect"),
+        executed(model, Execution("exact", noise=RATES), budget="10 shots"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     "field", [{"shots": 10}, {"precision": 0.1}, {"copies": 2}, {"seed": 1}, {"optimization_level": 1}]
 )

@@ -236,7 +236,7 @@ def test_aer_estimator_object_is_protected_from_its_controlled_gate_bug(referenc
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"backend": "qasm"}, "backend must be 'statevector', 'aer'"),
+        ({"backend": "qasm"}, "backend must be 'exact', 'statevector', 'aer'"),
         ({"backend": "fake:"}, "backend must be"),
         ({"backend": "fake"}, "backend must be"),
         ({"backend": "aer:gpu"}, "backend must be"),
@@ -283,6 +283,7 @@ def test_descriptions_without_effect_or_meaning_are_refused(fields, message):
     [
         (Execution(), {"estimator": StatevectorEstimator()}, "exclude each other"),
         (Execution("given"), {}, "exclude each other"),
+        (Execution("exact", noise="fake:manila"), {}, "runs no circuits, so it has no estimator"),
         (Execution("given", mode="batch"), {"estimator": StatevectorEstimator()}, "mode have no effect"),
         (
             Execution("given", resilience_level=1),
