@@ -34,8 +34,6 @@ from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Most qubits whose observables are propagated: 4⁸ components are 0.5 MB, and the gradient keeps them for every angle.
-LARGEST = 8
 #: Numbers of a part of the batch: some lanes of samples, so that a part stays in the cache and parts can run beside others.
 _PART = 1 << 16
 
@@ -50,7 +48,7 @@ class NoisyEvaluator(ExactEvaluator):
         notes: plain values that `description` is to hold beside a digest of the circuit.
 
     Raises:
-        InputError: if the injection has another shape, or the circuit too many qubits.
+        InputError: if the injection has another shape.
     """
 
     def __init__(
@@ -61,11 +59,6 @@ class NoisyEvaluator(ExactEvaluator):
             raise InputError(
                 f"injection must have shape (num_features, num_states) = "
                 f"{(template.num_features, template.num_states)}, got {injection.shape}"
-            )
-        if circuit.num_qubits > LARGEST:
-            raise InputError(
-                f"the transpiled circuit uses {circuit.num_qubits} qubits, more than the {LARGEST} whose noise is computed "
-                "exactly; measure it instead, with QDEQModel.measured or backend 'aer' or 'fake:NAME'"
             )
         self.gates, self.injection = gates, np.asarray(injection, dtype=float)
         self.circuit, self._notes = circuit, dict(notes or {})

@@ -23,6 +23,8 @@ from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Most qubits whose observables are propagated: 4⁸ components are 0.5 MB, and the gradient keeps them for every angle.
+_LARGEST = 8
 _LETTERS = "IXYZ"
 
 
@@ -54,6 +56,19 @@ class NoisyCircuit:
     num_qubits: int
     gates: tuple[NoisyGate, ...]
     observables: Array
+
+
+def check_size(num_qubits: int) -> None:
+    """Refuse circuits of too many qubits, before their observables are written out.
+
+    Raises:
+        InputError: with the limit.
+    """
+    if num_qubits > _LARGEST:
+        raise InputError(
+            f"the transpiled circuit uses {num_qubits} qubits, more than the {_LARGEST} whose noise is computed exactly; "
+            "measure it instead, with QDEQModel.measured or backend 'aer' or 'fake:NAME'"
+        )
 
 
 def noisy_gate(gate: Gate, qubits: tuple[int, ...]) -> NoisyGate:

@@ -22,7 +22,7 @@ from qiskit.quantum_info import PTM, SuperOp
 from qiskit_qdeq.circuits import CircuitTemplate
 from qiskit_qdeq.evaluation.gate_angles import GateTemplate
 from qiskit_qdeq.evaluation.noisy import NoisyEvaluator
-from qiskit_qdeq.evaluation.noisy_circuit import NoisyCircuit, NoisyGate, noisy_gate, pauli_components
+from qiskit_qdeq.evaluation.noisy_circuit import NoisyCircuit, NoisyGate, check_size, noisy_gate, pauli_components
 from qiskit_qdeq.evaluation.program import primitive_gates
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import SubDevice, sub_device
@@ -61,12 +61,16 @@ def noisy_evaluator(
     Raises:
         InputError: if the noise cannot be used, or the circuit is too large.
     """
+    if optimization_level not in (None, 0, 1, 2, 3) or isinstance(optimization_level, bool):
+        raise InputError(f"optimization_level must be 0, 1, 2 or 3, got {optimization_level!r}")
     simulator, level = _simulator(noise, template.num_qubits)
     gates = GateTemplate(template)
     observables = (*template.state_observables, *template.readout_observables)
+    if (model := simulator.options.noise_model) is None:
+        raise InputError("noise is a backend without noise; leave it out to compute without")
     level = level if optimization_level is None else optimization_level
     circuit, moved = to_isa(gates.circuit, observables, backend=simulator, optimization_level=level)
-    noisy = noisy_circuit(circuit, moved, simulator.options.noise_model, readout=readout)
+    noisy = noisy_circuit(circuit, moved, model, readout=readout)
     named = noise if isinstance(noise, str) else noise.name
     return NoisyEvaluator(gates, injection, noisy, {"noise": named, "readout": readout})
 
@@ -78,7 +82,7 @@ def noisy_circuit(
 
     Raises:
         InputError: for gates of which the noise model says nothing, delays, and instructions that are no gates; for noise
-            that is no channel on the gate's own qubits.
+            that is no channel on the gate's own qubits; for more than 8 qubits.
     """
     places = {qubit: place for place, qubit in enumerate(circuit.qubits)}
     items = [(item.operation, tuple(places[q] for q in item.qubits)) for item in circuit.data if item.name != "barrier"]
@@ -91,6 +95,7 @@ def noisy_circuit(
         )
     supports = [{q for q in range(circuit.num_qubits) if (o.paulis.x | o.paulis.z)[:, q].any()} for o in observables]
     active = sorted({qubit for _, qubits in items for qubit in qubits}.union(*supports))
+    check_size(len(active))
     home = {qubit: place for place, qubit in enumerate(active)}
     channels = _Channels(model)
     gates = [
@@ -115,8 +120,6 @@ def _simulator(noise: Any, num_qubits: int) -> tuple[AerSimulator, int]:
     if isinstance(noise, str):
         return parse_noise(noise, num_qubits), 1
     if isinstance(noise, AerSimulator):
-        if noise.options.noise_model is None:
-            raise InputError("noise is a simulator without a noise model; the exact backend computes without noise")
         if noise.num_qubits < num_qubits:
             raise InputError(f"noise is a simulator of {noise.num_qubits} qubits, the circuit has {num_qubits}")
         return noise, 1

@@ -22,7 +22,7 @@ from qiskit_aer.noise import (
 from qiskit_aer.primitives import EstimatorV2
 
 from qiskit_qdeq import QDEQClassifier, QDEQModel, TrainingConfig, model_config, solve
-from qiskit_qdeq.circuits import AngleEncoder, CircuitTemplate, hardware_efficient_ansatz
+from qiskit_qdeq.circuits import CircuitTemplate, hardware_efficient_ansatz
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.evaluation.protocol import Cotangent
 from qiskit_qdeq.exceptions import InputError
@@ -333,13 +333,15 @@ def scheduled():
     [
         ("loud", "noise must be three rates"),
         (3, "noise must be a text such as"),
-        (AerSimulator(), "without a noise model"),
+        (AerSimulator(), "a backend without noise"),
         (simple_noise(1, one_qubit=0.1), "1 qubits"),
     ],
 )
 def test_what_is_no_noise_is_refused(noise, message):
     with pytest.raises(InputError, match=message):
         build("amplitude", 2).noisy(noise)
+    with pytest.raises(InputError, match="optimization_level must be"):
+        build("amplitude", 2).noisy(RATES, optimization_level=4)
 
 
 def test_circuits_that_noise_is_not_known_of_are_refused():
@@ -352,9 +354,11 @@ def test_circuits_that_noise_is_not_known_of_are_refused():
     for circuit in (hadamard, scheduled()):
         with pytest.raises(InputError, match="says nothing about"):
             noisy_circuit(circuit, observables, noise)
-    large = CircuitTemplate(AngleEncoder.layered(9, 9), hardware_efficient_ansatz(9, 1))
-    with pytest.raises(InputError, match="uses 9 qubits, more than the 8"):
-        QDEQModel(large, 2).noisy(RATES)
+    large = QuantumCircuit(12)
+    large.x(range(12))
+    # refused before 4^12 components of its observables are written out
+    with pytest.raises(InputError, match="uses 12 qubits, more than the 8"):
+        noisy_circuit(large, [SparsePauliOp("Z" * 12)], noise)
 
 
 def test_an_exact_execution_without_noise_is_the_model_itself_and_spends_nothing():
