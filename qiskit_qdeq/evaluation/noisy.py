@@ -285,6 +285,11 @@ class NoisyPoint(SlopedPoint):
         result: Array = self._source.observed(self.inputs, directions)[1][:, self._states]
         return result
 
+    def pull_inputs(self, cotangent: Array) -> Array:
+        """(∂m/∂u)ᵀ cotangent: (B, K) -> (B, D)."""
+        result: Array = np.einsum("bj,bjd->bd", cotangent, self.input_jacobian)
+        return result
+
     def _all(self) -> Array:
         if self._observed is None:
             self._observed = self._source.observed(self.inputs)[0]

@@ -190,7 +190,7 @@ def _trained(name: str, table: Table, scale: Scale) -> Iterator[Row]:
         for group, epochs in (("paper", paper), ("default", default)):
             if group == "default" and encoding != "amplitude":
                 continue
-            warmup = epochs * _steps(table, scale) // 2
+            warmup = max(1, epochs * _steps(table, scale) // 2)
             yield row(group, "IMPLICIT", encoding, epochs)
             yield row(group, "IMPLICIT+WARMUP", encoding, epochs, warmup=warmup, layers=WARMUP_LAYERS)
             penalty = {"regularization": "none"} if group == "paper" else {}
