@@ -95,8 +95,8 @@ def test_a_study_has_all_columns_and_files(study):
     # K + 1 circuits of a sample's map and one at its solution
     assert implicit["inference_circuits"] == 6
     assert [rows["paper", f"DIRECT-{layers}"]["inference_circuits"] for layers in (1, 2, 5, 10)] == [1, 2, 5, 10]
-    # values and two shifts of every one of 39 weights, one of which has four terms, of 256 samples
-    assert implicit["train_circuits"] > 256 * (1 + 2 * 39)
+    # five circuits of each of 256 samples, ten for all, then values and shifts of the weights that matter
+    assert implicit["train_circuits"] == 256 * 5 + 10 + 256 * (1 + 68)
     assert implicit["peak_mib"] > 50
     assert set(implicit["layers"]) == {"1", "2", "5"}
     assert rows["control", "logistic"]["num_parameters"] == 4 * 17
