@@ -16,6 +16,7 @@ from qiskit_qdeq.evaluation import diagonal
 from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.protocol import Cotangent
 from qiskit_qdeq.evaluation.quadratic import NewtonResult
+from qiskit_qdeq.evaluation.slopes import quotient_slopes, weight_slopes
 from qiskit_qdeq.evaluation.threads import matmul, run_parts
 
 if TYPE_CHECKING:
@@ -106,15 +107,34 @@ class AmplitudePoint:
     @cached_property
     def input_jacobian(self) -> Array:
         """∂m/∂u = 2 (A_j u - m_j u) / d, (B, K, D)."""
-        states, matrix = self._evaluator.states, self._source.bound.matrix
-        unit = np.eye(self._source.num_states, dtype=self.state.dtype)
-        rows = []
-        for j in range(self._source.num_states):
-            moved = states.weighted(self.columns, np.repeat(unit[:, j : j + 1], self._source.batch, axis=1))
-            rows.append(moved.reshape(len(matrix), self._source.batch).T @ matrix)
-        slopes = np.stack(rows, axis=1) - self.values[:, :, None] * self.inputs[:, None, :]
-        slopes *= (2 / self.norm)[:, None, None]
-        return slopes
+        return self._along(self._source.bound.matrix, self.inputs, readouts=False)
+
+    @property
+    def state_slopes(self) -> Array:
+        """∂(m, h)/∂q (B, K + F, K)."""
+        moved = self._source.bound.injected.reshape(len(self._source.bound.matrix), -1)
+        return self._along(moved, self.inputs @ self._evaluator.injection)
+
+    @property
+    def input_slopes(self) -> Array:
+        """∂(m, h)/∂u (B, K + F, D)."""
+        return self._along(self._source.bound.matrix, self.inputs)
+
+    @property
+    def weight_slopes(self) -> Array:
+        """∂(m, h)/∂θ (B, K + F, p)."""
+        evaluator = self._evaluator
+        encoded = np.zeros((2, evaluator.program.dim, len(self.inputs)), dtype=self.state.dtype)
+        encoded[0, : self.inputs.shape[1]] = self.inputs.T / np.sqrt(self.norm)
+        return weight_slopes(self._source.bound.program, encoded, (evaluator.states, evaluator.readouts))
+
+    def _along(self, moved: Array, overlap: Array, *, readouts: bool = True) -> Array:
+        """∂m, or ∂(m, h), along directions T from V T (2·2**n, R) and uᵀT (B, R)."""
+        at = (self.columns, moved, overlap, self.norm)
+        slopes = quotient_slopes(self._evaluator.states, self.values, *at)
+        if not readouts:
+            return slopes
+        return np.concatenate([slopes, quotient_slopes(self._evaluator.readouts, self.features, *at)], axis=1)
 
     def pull_inputs(self, cotangent: Array) -> Array:
         """(∂m/∂u)ᵀ c = 2 (Σ_j c_j A_j u - (Σ_j c_j m_j) u) / d, (B, K) -> (B, D)."""

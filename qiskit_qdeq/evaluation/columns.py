@@ -20,6 +20,7 @@ from qiskit_qdeq.evaluation.linear import solve_adjoint
 from qiskit_qdeq.evaluation.observables import Observables
 from qiskit_qdeq.evaluation.program import BoundProgram, GateProgram
 from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, ExactEvaluator
+from qiskit_qdeq.evaluation.slopes import weight_slopes
 from qiskit_qdeq.evaluation.threads import matmul
 from qiskit_qdeq.exceptions import InputError
 
@@ -235,15 +236,41 @@ class ColumnPoint:
     @cached_property
     def jacobian(self) -> Array:
         """∂m/∂q (B, K, K)."""
-        return self._slopes(self._injected()[1])
+        return self._slopes(self._injected()[1], self.bound.evaluator.states)
 
     @cached_property
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
+        return self._along_inputs(self.bound.evaluator.states)
+
+    @property
+    def state_slopes(self) -> Array:
+        """∂(m, h)/∂q (B, K + F, K)."""
+        return self._slopes(self._injected()[1], *self._observables)
+
+    @property
+    def input_slopes(self) -> Array:
+        """∂(m, h)/∂u (B, K + F, D)."""
+        return self._along_inputs(*self._observables)
+
+    @property
+    def weight_slopes(self) -> Array:
+        """∂(m, h)/∂θ (B, K + F, p)."""
+        return weight_slopes(self.bound.program, self.bound.evaluator.embedded(self.encoded), self._observables)
+
+    @property
+    def _observables(self) -> tuple[Observables, Observables]:
+        return self.bound.evaluator.states, self.bound.evaluator.readouts
+
+    def _along_inputs(self, *observables: Observables) -> Array:
+        """Derivatives of the observables along every input, a few inputs at a time."""
         size = self.inputs.shape[1]
         directions = np.broadcast_to(np.eye(size, dtype=self.inputs.dtype), (len(self.inputs), size, size))
         step = 16
-        parts = [self._slopes(self._along(directions[:, first : first + step])[1]) for first in range(0, size, step)]
+        parts = [
+            self._slopes(self._along(directions[:, first : first + step])[1], *observables)
+            for first in range(0, size, step)
+        ]
         return np.concatenate(parts, axis=2)
 
     def pull_inputs(self, cotangent: Array) -> Array:
@@ -251,9 +278,10 @@ class ColumnPoint:
         result: Array = np.einsum("bj,bjd->bd", cotangent, self.input_jacobian)
         return result
 
-    def _slopes(self, outputs: Array) -> Array:
-        """∂m_j along the directions of columns (2, 2**n, 1 + R, B): (B, K, R)."""
-        product = self.bound.evaluator.states.cross(outputs[:, :, 0], outputs[:, :, 1:])
+    def _slopes(self, outputs: Array, *observables: Observables) -> Array:
+        """Derivatives of the observables along the directions of columns (2, 2**n, 1 + R, B): (B, M, R)."""
+        products = [each.cross(outputs[:, :, 0], outputs[:, :, 1:]) for each in observables]
+        product = np.concatenate(products) if len(products) > 1 else products[0]
         return np.ascontiguousarray(2 * product.transpose(2, 0, 1))
 
     def pull_features(self, cotangent: Array) -> Array:

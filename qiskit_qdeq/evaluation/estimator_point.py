@@ -13,6 +13,7 @@ import numpy as np
 from qiskit_qdeq.evaluation.protocol import Evaluation
 from qiskit_qdeq.evaluation.sloped_point import SlopedPoint
 from qiskit_qdeq.evaluation.weight_gradient import Plan
+from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.runner import Measurement
 
 if TYPE_CHECKING:
@@ -115,7 +116,44 @@ class EstimatorPoint(SlopedPoint):
     @property
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
-        result: Array = self._input_slopes()[:, self._evaluator.states]
+        result: Array = self.input_slopes[:, self._evaluator.states]
+        return result
+
+    @property
+    def state_slopes(self) -> Array:
+        """∂<M>/∂q (B, M, K)."""
+        if self._source.probed is not None:
+            return self._source.probed.all_slopes(self.state)
+        result: Array = self.input_slopes @ self._evaluator.injection
+        return result
+
+    @property
+    def input_slopes(self) -> Array:
+        """∂<M>/∂u (B, M, D)."""
+        if self._slopes is None:
+            self._fetch(slopes=True)
+        assert self._slopes is not None
+        return self._slopes
+
+    @property
+    def weight_slopes(self) -> Array:
+        """∂<M>/∂θ (B, M, p); with it everything else that differentiates here is fetched.
+
+        Raises:
+            InputError: for a gradient method that estimates sums over the batch only.
+        """
+        if self._measured is not None:
+            return self._measured.weight_slopes
+        if self._evaluator.sampling.draws_shifts:
+            raise InputError(
+                f"gradient_method {self._evaluator.sampling.gradient_method!r} estimates the gradient of one scalar, not of "
+                "every output of every sample: use Sampling(gradient_method='shift') or 'fixed'"
+            )
+        if self._plan is None:
+            self._fetch(slopes=self._source.probed is None, gradient=True)
+        assert self._plan is not None
+        plan, values = self._plan
+        result: Array = plan.slopes(values) @ self._source.bound.slopes
         return result
 
     def pull_inputs(self, cotangent: Array) -> Array:
@@ -132,26 +170,12 @@ class EstimatorPoint(SlopedPoint):
             return plan, cotangent, values
         return self._source.plan(self._source.base_rows(self._inputs), cotangent, self._inputs), cotangent, None
 
-    def _state_slopes(self) -> Array:
-        """∂<M>/∂q (B, M, K)."""
-        if self._source.probed is not None:
-            return self._source.probed.all_slopes(self.state)
-        result: Array = self._input_slopes() @ self._evaluator.injection
-        return result
-
-    def _input_slopes(self) -> Array:
-        """∂<M>/∂u (B, M, D)."""
-        if self._slopes is None:
-            self._fetch(slopes=True)
-        assert self._slopes is not None
-        return self._slopes
-
-    def _fetch(self, slopes: bool = False) -> None:
+    def _fetch(self, slopes: bool = False, gradient: bool = False) -> None:
         """Measure what is missing here, and what is expected to be asked for, as one job."""
         source = self._source
         base = source.base_rows(self._inputs)
         slopes = (slopes or ("jacobian" in source.expect and source.probed is None)) and self._slopes is None
-        gradient = "gradient" in source.expect and self._plan is None
+        gradient = (gradient or "gradient" in source.expect) and self._plan is None
         expected = None
         if gradient and self._evaluator.sampling.draws_shifts:
             # chosen shifts are weighted with the cotangent, which is not known yet; a probed map foresees it

@@ -182,7 +182,9 @@ class PredictedPoint(SlopedPoint):
         result: Array = self._probed.all_values(self.state)[:, self._readouts]
         return result
 
-    def _state_slopes(self) -> Array:
+    @property
+    def state_slopes(self) -> Array:
+        """∂<M>/∂q (B, M, K)."""
         return self._slopes
 
 

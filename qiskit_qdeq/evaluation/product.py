@@ -263,6 +263,11 @@ class ProductPoint(ColumnPoint):
         zero = np.zeros((len(self.inputs), self.inputs.shape[1]))
         return self._cast(self.bound.input_form.linearize(base, zero, self._rows)[1])
 
+    @property
+    def state_slopes(self) -> Array:
+        """∂(m, h)/∂q (B, K + F, K)."""
+        return super().state_slopes if self._read is None else np.concatenate([self.jacobian, self._read[1]], axis=1)
+
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
         if self._read is not None:

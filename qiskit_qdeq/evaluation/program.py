@@ -247,6 +247,42 @@ class BoundProgram:
         run_parts(kernels.sweep_forward, work)
         return states
 
+    @property
+    def num_angles(self) -> int:
+        """Gate angles that depend on the parameters."""
+        return len(self._program._slots)
+
+    @property
+    def angle_slopes(self) -> Array:
+        """Their derivatives with respect to the parameters (G, p)."""
+        return self._program.angle_map.jacobian(self._weights)
+
+    def tangents(self, states: Array) -> Array:
+        """U(θ) times each column and the derivatives of that by every gate angle, (2, 2**n, C) -> (2, 2**n, 1 + G, C).
+
+        A block B = ... g P holds the gate g = exp(-i β G / 2), P being what stands before it. Its derivative is
+        B P†(-i/2 G)P, which the tangents get before B is applied to them and to all columns alike.
+        """
+        program, width = self._program, states.shape[2]
+        slots, table = program._slots, program._table
+        prefixes = self._prefixes[slots]
+        inner = -0.5j * (prefixes.conj().swapaxes(1, 2) @ table.generators[table.kinds[slots]] @ prefixes)
+        generators = np.stack([inner.real, inner.imag], axis=-1).astype(program.dtype)
+        columns = np.zeros((*states.shape[:2], (1 + len(slots)) * width), dtype=program.dtype)
+        columns[:, :, :width] = states
+        filled = 0
+        for block, end in enumerate(np.searchsorted(slots, program._starts[1:])):
+            qubits = program._qubits[block : block + 1]
+            for gate in range(filled, int(end)):
+                tangent = np.array(columns[:, :, :width], order="C")
+                kernels.sweep_forward(tangent, 0, width, qubits, generators[gate : gate + 1])
+                columns[:, :, (1 + gate) * width : (2 + gate) * width] = tangent
+            filled = int(end)
+            count = (1 + filled) * width
+            work = [(columns, *part, qubits, self._blocks[block : block + 1]) for part in split_columns(program.dim, count)]
+            run_parts(kernels.sweep_forward, work)
+        return columns.reshape(*states.shape[:2], 1 + len(slots), width)
+
     def pull_back(self, states: Array, cotangents: Array, want_input: bool = False) -> Array:
         """Gradient (p,) of a scalar with differential 2 Re <cotangents, d states>.
 

@@ -114,6 +114,18 @@ class EvaluationPoint(Protocol):
     def pull_inputs(self, cotangent: Array) -> Array:
         """(∂m/∂u)ᵀ cotangent: (B, K) -> (B, D)."""
 
+    @property
+    def state_slopes(self) -> Array:
+        """∂(m, h)/∂q of every output by itself, fed back ones first (B, K + F, K)."""
+
+    @property
+    def input_slopes(self) -> Array:
+        """∂(m, h)/∂u (B, K + F, D)."""
+
+    @property
+    def weight_slopes(self) -> Array:
+        """∂(m, h)/∂θ at a fixed state (B, K + F, p)."""
+
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent: (B, F) -> (B, K)."""
 

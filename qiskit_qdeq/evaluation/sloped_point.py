@@ -24,18 +24,19 @@ class SlopedPoint(ABC):
     def __init__(self, states: Array, readouts: Array) -> None:
         self._states, self._readouts = states, readouts
 
+    @property
     @abstractmethod
-    def _state_slopes(self) -> Array:
+    def state_slopes(self) -> Array:
         """∂<M>/∂q (B, M, K)."""
 
     @property
     def jacobian(self) -> Array:
         """∂m/∂q (B, K, K)."""
-        return self._state_slopes()[:, self._states]
+        return self.state_slopes[:, self._states]
 
     def pull_features(self, cotangent: Array) -> Array:
         """(∂h/∂q)ᵀ cotangent, (B, F) -> (B, K)."""
-        result: Array = np.einsum("bfk,bf->bk", self._state_slopes()[:, self._readouts], cotangent)
+        result: Array = np.einsum("bfk,bf->bk", self.state_slopes[:, self._readouts], cotangent)
         return result
 
     def implicit_term(self, cotangent: Array) -> Cotangent:

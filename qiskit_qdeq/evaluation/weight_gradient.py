@@ -19,6 +19,7 @@ import numpy as np
 
 from qiskit_qdeq.evaluation.gate_angles import GateTemplate
 from qiskit_qdeq.evaluation.sampling import Sampling
+from qiskit_qdeq.exceptions import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,12 +27,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _UNIFORM = 0.1
 
 
+def _refuse(values: Array) -> Array:
+    raise InputError("drawn shifts give the gradient of one scalar, not of every output of every sample")
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Rows of angles to be measured (S, E + G), and how their values (S, M) become the gradient (G,)."""
+    """Rows of angles to be measured (S, E + G), and how their values (S, M) become the gradient (G,).
+
+    `slopes` makes of them ∂<M>/∂β of every sample by itself (B, M, G), where all shifts are measured.
+    """
 
     rows: Array
     reduce: Callable[[Array, Array], Array]
+    slopes: Callable[[Array], Array] = _refuse
 
 
 def gradient_plan(
@@ -74,7 +83,12 @@ def _every_shift(template: GateTemplate, base: Array) -> Plan:
         pulled = np.einsum("brm,bm->r", values, cotangent) * coefficients
         return np.bincount(index - first, pulled, minlength=count)
 
-    return Plan(rows.reshape(-1, base.shape[1]), reduce)
+    def slopes(values: Array) -> Array:
+        moves = coefficients[:, None] * np.equal.outer(index - first, np.arange(count))
+        result: Array = values.reshape(len(base), len(index), -1).swapaxes(1, 2) @ moves
+        return result
+
+    return Plan(rows.reshape(-1, base.shape[1]), reduce, slopes)
 
 
 def _at_fixed_inputs(template: GateTemplate, base: Array, inputs: Array) -> Plan:
@@ -89,7 +103,12 @@ def _at_fixed_inputs(template: GateTemplate, base: Array, inputs: Array) -> Plan
         alone = 2 * np.einsum("iim->im", products) - products.sum(axis=1)
         return plan.reduce(values, np.concatenate([alone, 2 * products[rows, columns]]))
 
-    return Plan(plan.rows, reduce)
+    def slopes(values: Array) -> Array:
+        alone = 2 * unit**2 - unit * unit.sum(axis=1, keepdims=True)
+        shares = np.concatenate([alone, 2 * unit[:, rows] * unit[:, columns]], axis=1)
+        return np.tensordot(shares, plan.slopes(values), axes=1)
+
+    return Plan(plan.rows, reduce, slopes)
 
 
 def fixed_inputs(size: int) -> Array:

@@ -93,14 +93,25 @@ def implicit_term(
         adjoint = np.where(unsolved, point.pull_features(feature_cotangent), term.values)
         _check_finite(adjoint)
         return Cotangent(point, values=adjoint, features=feature_cotangent)
-    cotangent = point.pull_features(feature_cotangent)
+    adjoint = adjoint_state(point, point.pull_features(feature_cotangent), backward, solution)
+    return Cotangent(point, values=adjoint, features=feature_cotangent)
+
+
+def adjoint_state(
+    point: EvaluationPoint, cotangent: Array, backward: Backward, solution: Solution | None = None
+) -> Array:
+    """λ (B, K) of ḡ = ∂L/∂q* (B, K), unsolved samples taking λ = ḡ; see `implicit_term`."""
+    unsolved = _unsolved(solution, backward.residual_limit)
     if unsolved is None:
-        adjoint = solve_adjoint(point, cotangent, backward, solution)
+        return solve_adjoint(point, cotangent, backward, solution)
+    if backward.mode == "exact":
+        found = solve_exactly(point.jacobian, cotangent)
     else:
         # of a cotangent of zero no mode complains
-        adjoint = solve_adjoint(point, np.where(unsolved, 0, cotangent), backward, solution)
-        adjoint = np.where(unsolved, cotangent, adjoint)
-    return Cotangent(point, values=adjoint, features=feature_cotangent)
+        found = solve_adjoint(point, np.where(unsolved, 0, cotangent), backward, solution)
+    adjoint = np.where(unsolved, cotangent, found)
+    _check_finite(adjoint)
+    return adjoint
 
 
 def _unsolved(solution: Solution | None, limit: float) -> Array | None:
