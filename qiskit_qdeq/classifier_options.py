@@ -127,15 +127,20 @@ def build_model(options: Any, num_features: int, num_classes: int) -> QDEQModel:
 
 
 def chosen_solver(options: Any) -> Solver:
-    """The solver, "auto" resolved: Newton where values are computed; where they are measured, what needs fewest circuits."""
+    """The solver, "auto" resolved."""
     if options.solver != "auto":
         found: Solver = solver(options.solver)
         return found
-    if is_exact(options):
-        return solver("newton")  # type: ignore[no-any-return]
     encoder = options.template.encoder if options.template is not None else None
     amplitude = isinstance(encoder, AmplitudeEncoder) if encoder is not None else options.encoding == "amplitude"
     feedback = options.state_scale is None or options.state_scale != 0
+    return automatic_solver(exact=is_exact(options), amplitude=amplitude, feedback=feedback)
+
+
+def automatic_solver(*, exact: bool, amplitude: bool, feedback: bool) -> Solver:
+    """What "auto" is: Newton where values are computed; where they are measured, what needs fewest circuits."""
+    if exact:
+        return solver("newton")  # type: ignore[no-any-return]
     return solver("probe" if amplitude and feedback else "broyden")  # type: ignore[no-any-return]
 
 

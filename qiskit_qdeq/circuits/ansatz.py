@@ -31,7 +31,7 @@ class Ansatz:
         weights: exactly the circuit's parameters, in the order in which weight vectors hold their values.
 
     Raises:
-        InputError: if the circuit is not unitary, has no parameter, or has others than `weights`.
+        InputError: if the circuit is not unitary, or has other parameters than `weights`.
     """
 
     circuit: QuantumCircuit
@@ -40,7 +40,9 @@ class Ansatz:
     def __post_init__(self) -> None:
         circuit = check_unitary(self.circuit, "the ansatz circuit").copy()
         object.__setattr__(self, "circuit", circuit)
-        object.__setattr__(self, "weights", check_parameters(circuit, self.weights, "weights"))
+        # nothing to train is said by an empty tuple
+        if self.weights or circuit.parameters:
+            object.__setattr__(self, "weights", check_parameters(circuit, self.weights, "weights"))
 
 
 def as_ansatz(ansatz: QuantumCircuit | Ansatz, weights: ParameterVector | Sequence[Parameter] | None = None) -> Ansatz:
@@ -58,6 +60,7 @@ def as_ansatz(ansatz: QuantumCircuit | Ansatz, weights: ParameterVector | Sequen
             raise InputError("weights are already fixed by the Ansatz; pass its circuit to choose another order")
         return ansatz
     check_unitary(ansatz, "the ansatz circuit")
+    check_parameters(ansatz, weights, "weights")
     return Ansatz(ansatz, tuple(ansatz.parameters if weights is None else weights))
 
 

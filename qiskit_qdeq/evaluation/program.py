@@ -279,7 +279,9 @@ class BoundProgram:
                 columns[:, :, (1 + gate) * width : (2 + gate) * width] = tangent
             filled = int(end)
             count = (1 + filled) * width
-            work = [(columns, *part, qubits, self._blocks[block : block + 1]) for part in split_columns(program.dim, count)]
+            work = [
+                (columns, *part, qubits, self._blocks[block : block + 1]) for part in split_columns(program.dim, count)
+            ]
             run_parts(kernels.sweep_forward, work)
         return columns.reshape(*states.shape[:2], 1 + len(slots), width)
 
