@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qiskit_qdeq.execution.running import executed
     from qiskit_qdeq.model import QDEQModel
     from qiskit_qdeq.presets import model_config
+    from qiskit_qdeq.regressor import QDEQRegressor
     from qiskit_qdeq.training.config import TrainingConfig
     from qiskit_qdeq.training.cost_estimate import estimate_cost
     from qiskit_qdeq.training.trainer import Trainer
@@ -40,6 +41,7 @@ _HOMES = {
     "Execution": "execution.description",
     "QDEQClassifier": "classifier",
     "QDEQModel": "model",
+    "QDEQRegressor": "regressor",
     "Sampling": "evaluation.sampling",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
@@ -60,6 +62,7 @@ __all__ = [
     "Execution",
     "QDEQClassifier",
     "QDEQModel",
+    "QDEQRegressor",
     "Sampling",
     "Trainer",
     "TrainingConfig",

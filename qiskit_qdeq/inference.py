@@ -15,8 +15,8 @@ from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.direct import direct_pass
+from qiskit_qdeq.losses import loss_and_slope
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.readout import cross_entropy
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,10 +49,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Mean loss and accuracy on labelled samples, how well their equilibria were solved, and what that cost."""
+    """Mean loss and accuracy on labelled samples, how well their equilibria were solved, and what that cost.
+
+    There is no accuracy (None) of the loss "squared_error".
+    """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     residual: float
     max_residual: float
     unconverged: float
@@ -144,20 +147,21 @@ def evaluate(
     model: QDEQModel,
     parameters: Array,
     inputs: Array,
-    labels: Array,
+    targets: Array,
     solver: Solver | None,
     *,
     layers: int = 1,
+    loss: str = "cross_entropy",
     tell: Callable[[int], None] | None = None,
 ) -> Metrics:
-    """Loss, accuracy and residuals on prepared, labelled samples; see `predict`."""
+    """Loss, accuracy and residuals on prepared samples with labels, or targets for another `loss`; see `predict`."""
     if not len(inputs):
         raise InputError("inputs holds no samples to evaluate")
     found = predict(model, parameters, inputs, solver, layers=layers, on_failure="accept", tell=tell)
-    loss, _, _ = cross_entropy(found.logits, labels)
+    value, _, correct = loss_and_slope(loss, found.logits, targets)
     return Metrics(
-        loss,
-        float(np.mean(found.logits.argmax(axis=1) == labels)),
+        value,
+        None if correct is None else correct / len(inputs),
         float(np.median(found.residual)),
         float(np.max(found.residual)),
         float(np.mean(~found.converged)),

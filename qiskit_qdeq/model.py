@@ -72,7 +72,7 @@ class QDEQModel:
     Args:
         template: encoder, ansatz, state and readout observables; its D inputs are the data features, plus one constant
             if `bias` is not zero.
-        num_classes: C.
+        num_classes: C, outputs of the readout.
         state_scale: s, the factor of the injected state; smaller is more contractive, 0 is no feedback at all.
         injection: P (data features, K) instead of nearest-neighbour upsampling; `state_scale` multiplies it.
         bias: constant appended to every sample. It keeps amplitude encoding defined at zero and preserves the norm.
@@ -101,8 +101,8 @@ class QDEQModel:
         for name, value in (("state_scale", state_scale), ("bias", bias)):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
                 raise InputError(f"{name} must be a finite number, got {value!r}")
-        if num_classes < 2:
-            raise InputError(f"num_classes must be >= 2, got {num_classes}: one class leaves nothing to learn")
+        if num_classes < 1:
+            raise InputError(f"num_classes must be >= 1, got {num_classes}")
         amplitude = isinstance(template.encoder, AmplitudeEncoder)
         check_size(template.num_qubits, template.num_features, template.num_states, amplitude=amplitude)
         self.template = template

@@ -1,8 +1,8 @@
 """A circuit over inputs and weights taken apart into encoder and ansatz, where nothing trainable stands before an input.
 
 What stands before a gate that holds an input, on its qubits or on those these were joined with, is the encoder; the rest is
-the ansatz. Where a weight stands there too (data re-uploading with trainable angles), all of it is the encoder and the weights
-are further inputs of it.
+the ansatz. Where a weight stands there too (data re-uploading with trainable angles), all of it is the encoder, of which the
+weights are further inputs.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.circuits.splitting import split_circuit
-from qiskit_qdeq.classifier_options import automatic_solver
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
@@ -24,6 +23,7 @@ from qiskit_qdeq.exceptions import InputError, MissingExtraError
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.outputs import output_slopes
 from qiskit_qdeq.inference import block_size
+from qiskit_qdeq.learner_options import automatic_solver
 from qiskit_qdeq.model import QDEQModel, nearest_injection
 
 try:
@@ -38,7 +38,7 @@ Found = list[tuple[EvaluationPoint, Solution]]
 
 
 class EquilibriumQNN(NeuralNetwork):  # type: ignore[misc]
-    """Readout expectation values at the equilibrium, (samples, F), for `TorchConnector`, `NeuralNetworkClassifier` and others.
+    """Readout expectation values at the equilibrium, (samples, F), for `TorchConnector` and `NeuralNetworkClassifier`.
 
     The linear head of the model is left out: inputs are the data features, weights the circuit's θ. A backward pass that
     follows the forward pass at the same inputs and weights differentiates the equilibrium found there, and does not solve,

@@ -1,4 +1,4 @@
-"""Derivatives of every readout feature of every sample through the equilibrium, for layers that put a loss of their own on top.
+"""Derivatives of every readout feature of every sample through the equilibrium, for losses of other libraries.
 
 dh_f/dθ = ∂h_f/∂θ + λ_fᵀ ∂m/∂θ,      dh_f/du = ∂h_f/∂u + λ_fᵀ ∂m/∂u,      (1 - Jᵀ) λ_f = ∂h_f/∂q*
 """

@@ -12,6 +12,7 @@ from qiskit_qdeq.equilibrium.solvers import Newton, Solver
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.regularization import Regularization
+from qiskit_qdeq.losses import LOSSES
 from qiskit_qdeq.training.optimizers import optimizer
 from qiskit_qdeq.training.schedules import schedule
 
@@ -40,6 +41,7 @@ class TrainingConfig:
         dropout: rate on the readout features.
         patience: epochs without a better validation loss after which training stops; 0 for never.
         seed: of parameters, order of samples and dropout.
+        loss: "cross_entropy" of labels, or "squared_error" of one target per output; see `losses`.
 
     Raises:
         InputError: naming the field, its value and what is allowed.
@@ -62,10 +64,12 @@ class TrainingConfig:
     dropout: float = 0.0
     patience: int = 0
     seed: int = 0
+    loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
         _among("mode", self.mode, MODES)
         _among("start", self.start, STARTS)
+        _among("loss", self.loss, LOSSES)
         for name, least in (
             ("layers", 1),
             ("warmup_steps", 0),
@@ -94,6 +98,9 @@ class TrainingConfig:
         """Plain values, nested; the solver with its name."""
         values = dataclasses.asdict(self)
         values["solver"] = {"name": self.solver.name, **values["solver"]}
+        if self.loss == "cross_entropy":
+            # checkpoints from before there was a choice do not name it
+            del values["loss"]
         return values
 
 

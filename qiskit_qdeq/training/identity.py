@@ -79,8 +79,9 @@ def circuit_digest(model: QDEQModel) -> str:
     return digest.hexdigest()
 
 
-def data_digest(inputs: Array, labels: Array) -> str:
-    """Digest of samples and labels in their order."""
+def data_digest(inputs: Array, targets: Array) -> str:
+    """Digest of samples and labels, or targets, in their order."""
     digest = hashlib.sha256(np.ascontiguousarray(inputs).tobytes())
-    digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
+    kind = np.float64 if targets.dtype.kind == "f" else np.int64
+    digest.update(np.ascontiguousarray(targets, dtype=kind).tobytes())
     return digest.hexdigest()

@@ -78,9 +78,11 @@ class ProgressBar:
         with self._lock:
             if not exact:
                 sums = trainer.state.sums
-                means = {name: getattr(sums, name) / sums.samples for name in ("loss", "correct", "residual")}
+                means = {name: getattr(sums, name) / sums.samples for name in ("loss", "residual")}
+                if result.correct is not None:
+                    means["accuracy"] = sums.correct / sums.samples
                 epoch = (trainer.state.step - 1) // trainer.steps_per_epoch + 1
-                self._show(trainer, {"epoch": epoch, "accuracy": means.pop("correct"), **means})
+                self._show(trainer, {"epoch": epoch, **means})
             self._display.advance(trainer.state.step)
 
     def on_epoch(self, trainer: Trainer, record: dict[str, float]) -> None:
@@ -144,8 +146,12 @@ class ProgressBar:
 
     def _show(self, trainer: Trainer, record: dict[str, float]) -> None:
         shown = {"epoch": f"{int(record['epoch'])}/{trainer.config.epochs}", "loss": f"{record['loss']:.3f}"}
-        accuracy = record.get("valid_accuracy", record["accuracy"])
-        shown["valid acc" if "valid_accuracy" in record else "acc"] = f"{accuracy:.1%}"
+        if "valid_accuracy" in record:
+            shown["valid acc"] = f"{record['valid_accuracy']:.1%}"
+        elif "accuracy" in record:
+            shown["acc"] = f"{record['accuracy']:.1%}"
+        elif "valid_loss" in record:
+            shown["valid loss"] = f"{record['valid_loss']:.3f}"
         if trainer.config.mode == "implicit":
             shown["residual"] = f"{record['residual']:.0e}"
         if self._display is not None and self._begun:

@@ -66,7 +66,7 @@ class EpochSums:
         self.steps += 1
         self.loss += result.loss * samples
         self.penalty += result.penalty * samples
-        self.correct += result.correct
+        self.correct += result.correct or 0
         self.gradient_norm += norm
         for name in SPENT:
             setattr(self, name, getattr(self, name) + getattr(result.cost, name))

@@ -19,8 +19,8 @@ from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.evaluation.protocol import Cost, EquilibriumMap, EvaluationPoint
 from qiskit_qdeq.gradient.direct import direct_pass
 from qiskit_qdeq.gradient.implicit import implicit_term
+from qiskit_qdeq.losses import loss_and_slope
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.readout import cross_entropy
 from qiskit_qdeq.training.config import TrainingConfig
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,9 +31,9 @@ class StepResult:
     """What one minibatch gave.
 
     Attributes:
-        loss: mean cross-entropy, without the penalty.
+        loss: mean loss, without the penalty.
         penalty: Jacobian regularization added to it.
-        correct: samples classified right (with dropout, if there is any).
+        correct: samples classified right (with dropout, if there is any); None where the loss compares numbers.
         gradient: ∂(loss + penalty)/∂parameters, flat.
         solution: the forward solve, None in direct mode.
         cost: circuits, shots, jobs.
@@ -41,7 +41,7 @@ class StepResult:
 
     loss: float
     penalty: float
-    correct: int
+    correct: int | None
     gradient: Array
     solution: Solution | None
     cost: Cost
@@ -51,7 +51,7 @@ def training_step(
     model: QDEQModel,
     parameters: Array,
     inputs: Array,
-    labels: Array,
+    targets: Array,
     config: TrainingConfig,
     *,
     direct: bool,
@@ -64,7 +64,7 @@ def training_step(
         model: the structure.
         parameters: θ, W, b, flat.
         inputs: prepared x (B, D).
-        labels: (B,).
+        targets: labels (B,), or targets (B, C) of loss "squared_error".
         config: the run.
         direct: explicit layers instead of the equilibrium.
         initial: first iterate (B, K) or None.
@@ -77,17 +77,17 @@ def training_step(
     mask = model.readout.dropout_mask(len(inputs), config.dropout, noise, parameters.dtype)
     if direct:
         layers = direct_pass(problem, config.layers)
-        head = _Head(model, parameters, layers.last, labels, mask)
+        head = _Head(model, parameters, layers.last, targets, mask, config.loss)
         terms = layers.terms(head.feature_cotangent)
         penalty, solution = 0.0, None
     else:
         if hasattr(problem, "foresee"):
             problem.foresee = lambda point: implicit_term(
-                point, _Head(model, parameters, point, labels, mask).feature_cotangent, config.backward
+                point, _Head(model, parameters, point, targets, mask, config.loss).feature_cotangent, config.backward
             )
         solution = _equilibrium(problem, config, initial)
         point = problem.at(solution.state)
-        head = _Head(model, parameters, point, labels, mask)
+        head = _Head(model, parameters, point, targets, mask, config.loss)
         terms = [implicit_term(point, head.feature_cotangent, config.backward, solution)]
         penalty = 0.0
         if config.regularization.active:
@@ -115,12 +115,18 @@ class _Head:
     """Readout and loss at a point, with the derivatives with respect to h, W and b."""
 
     def __init__(
-        self, model: QDEQModel, parameters: Array, point: EvaluationPoint, labels: Array, mask: Array | None
+        self,
+        model: QDEQModel,
+        parameters: Array,
+        point: EvaluationPoint,
+        targets: Array,
+        mask: Array | None,
+        loss: str,
     ) -> None:
         _, matrix, bias = model.split(parameters)
         activated = model.readout.activate(point.features, mask)
         logits = activated @ matrix.T + bias
-        self.loss, slope, self.correct = cross_entropy(logits, labels)
+        self.loss, slope, self.correct = loss_and_slope(loss, logits, targets)
         self.gradient = model.readout.gradient(slope, activated)
         self.feature_cotangent = model.readout.pull_back(slope @ matrix, activated, mask).astype(
             point.features.dtype, copy=False

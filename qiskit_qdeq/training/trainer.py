@@ -22,6 +22,7 @@ from qiskit_qdeq.exceptions import (
     StoppedError,
 )
 from qiskit_qdeq.inference import evaluate
+from qiskit_qdeq.losses import checked_targets
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.training.budget import require_affordable
 from qiskit_qdeq.training.callbacks import Audience, Callback, TrainingResult
@@ -56,7 +57,7 @@ class Trainer:
     Args:
         model: the structure.
         config: the run.
-        x, y: training samples (N, features) and labels 0..C-1 (N,).
+        x, y: training samples (N, features) and labels 0..C-1 (N,), or targets (N, C) of loss "squared_error".
         x_valid, y_valid: validation samples; None keeps the last parameters instead of the best.
         callbacks: told of steps and epochs, see `Callback`.
         checkpoint: file to keep the run in, or None. It is written at the end of an epoch if `checkpoint_seconds` have
@@ -91,7 +92,7 @@ class Trainer:
         self.model, self.config, self._tell = model, config, Audience(callbacks)
         for listener in self._tell.listeners():
             model.evaluator.listen(listener)
-        self.inputs, self.labels = self._samples(x, y, "x", "y")
+        self.inputs, self.targets = self._samples(x, y, "x", "y")
         if not len(self.inputs):
             raise InputError("x holds no training samples")
         self.validation = None if x_valid is None else self._samples(x_valid, y_valid, "x_valid", "y_valid")
@@ -113,14 +114,8 @@ class Trainer:
 
     def _samples(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
         inputs = self.model.prepare(x).astype(self.model.dtype)
-        labels = np.asarray(y)
-        if labels.shape != (len(inputs),):
-            raise InputError(f"{y_name} must have shape ({len(inputs)},) to match {x_name}, got {labels.shape}")
-        if len(labels) and (
-            labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= self.model.num_classes
-        ):
-            raise InputError(f"{y_name} must hold integers 0..{self.model.num_classes - 1}")
-        return inputs, labels
+        sizes = len(inputs), self.model.num_classes
+        return inputs, checked_targets(self.config.loss, y, *sizes, self.model.dtype, y_name, x_name)
 
     def _fresh_state(self, initial: Array | None) -> TrainingState:
         model = self.model
@@ -199,7 +194,7 @@ class Trainer:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         # kept: it hashes all the data, and every checkpoint holds it
-        return run_identity(self.config, self.model, (self.inputs, self.labels), self.validation)
+        return run_identity(self.config, self.model, (self.inputs, self.targets), self.validation)
 
     def run(self) -> TrainingResult:
         """Train to the end, or until `stop` is called.
@@ -304,7 +299,7 @@ class Trainer:
                 self.model,
                 state.parameters,
                 self.inputs[rows],
-                self.labels[rows],
+                self.targets[rows],
                 config,
                 direct=direct,
                 initial=state.equilibria[rows] if warm else None,
@@ -335,11 +330,12 @@ class Trainer:
 
     def _finish_epoch(self, seconds: float) -> dict[str, float]:
         state, sums = self.state, self.state.sums
+        counts = self.config.loss == "cross_entropy"
         record: dict[str, float] = {
             "epoch": self.epoch,
             "loss": sums.loss / sums.samples,
             "penalty": sums.penalty / sums.samples,
-            "accuracy": sums.correct / sums.samples,
+            **({"accuracy": sums.correct / sums.samples} if counts else {}),
             "residual": sums.residual / sums.samples,
             "max_residual": sums.max_residual,
             "solver_steps": sums.solver_steps / sums.samples,
@@ -359,13 +355,18 @@ class Trainer:
             tell = self._tell.evaluation(self, len(self.validation[0]))
             with self._measuring():
                 metrics = evaluate(
-                    self.model, state.parameters, *self.validation, solver, layers=self.config.layers, tell=tell
+                    self.model,
+                    state.parameters,
+                    *self.validation,
+                    solver,
+                    layers=self.config.layers,
+                    loss=self.config.loss,
+                    tell=tell,
                 )
-            record |= {
-                "valid_loss": metrics.loss,
-                "valid_accuracy": metrics.accuracy,
-                "valid_residual": metrics.residual,
-            }
+            record["valid_loss"] = metrics.loss
+            if metrics.accuracy is not None:
+                record["valid_accuracy"] = metrics.accuracy
+            record["valid_residual"] = metrics.residual
             cost += metrics.cost
             self._keep_best(metrics.loss, direct)
         if not self.model.evaluator.is_exact:

@@ -30,8 +30,9 @@ from qiskit_qdeq.visualization._figure import (
 Array = np.ndarray[Any, np.dtype[Any]]
 Curves = dict[str, Array]
 
-REQUIRED = ("epoch", "loss", "accuracy")
+REQUIRED = ("epoch", "loss")
 OPTIONAL = (
+    "accuracy",
     "valid_loss",
     "valid_accuracy",
     "penalty",
@@ -50,7 +51,8 @@ _GAPS = frozenset({"valid_residual"})
 def plot_history(history: Sequence[Mapping[str, float]], *, best_epoch: int | None = None) -> Figure:
     """Draw the learning curves of a run against its epochs.
 
-    Panels: loss (nats) and accuracy (%) in training and validation; residual ‖m(q) - q‖₂, mean and largest;
+    Panels: loss (nats; of a regressor the squared error) and a classifier's accuracy (%) in training and
+    validation; residual ‖m(q) - q‖₂, mean and largest;
     solver steps per sample and the share of samples that did not converge; spectral radius of ∂m/∂q at the
     equilibrium; norm of the gradient. Panels of which the history knows nothing are left out: DIRECT runs
     have no residual and no solver. Epochs of a direct warm-up are gaps in those two.
@@ -138,7 +140,9 @@ def _panels(curves: Curves) -> list[Callable[[Axes, Curves], None]]:
     def known(name: str) -> bool:
         return name in curves and not np.isnan(curves[name]).all()
 
-    panels: list[Callable[[Axes, Curves], None]] = [_loss, _accuracy]
+    panels: list[Callable[[Axes, Curves], None]] = [_loss]
+    if known("accuracy"):
+        panels.append(_accuracy)
     if known("residual"):
         panels.append(_residual)
     if known("solver_steps"):
@@ -182,7 +186,10 @@ def _loss(axes: Axes, curves: Curves) -> None:
         _line(axes, curves, curves["penalty"], "penalty", GREEN, "-.")
     # the legend stands above the curves
     _from_zero(axes, 1.35)
-    label(axes, "loss", "epoch", "cross-entropy (nats)")
+    # a regressor's targets are scaled to variance 1
+    label(
+        axes, "loss", "epoch", "cross-entropy (nats)" if "accuracy" in curves else "mean squared error (scaled targets)"
+    )
     legend(axes, loc="upper right")
 
 

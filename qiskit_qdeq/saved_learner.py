@@ -1,4 +1,4 @@
-"""A fitted `QDEQClassifier` in one file: arrays in safetensors, all else as JSON; no pickle, nothing is executed."""
+"""A fitted classifier or regressor in one file: arrays in safetensors, all else as JSON; no pickle, nothing is executed."""
 
 from __future__ import annotations
 
@@ -10,70 +10,62 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from qiskit_qdeq.circuits import CircuitTemplate
-from qiskit_qdeq.classifier_options import OF_MODEL, build_model, check_arguments
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.execution.account import Budget
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.gradient.implicit import Backward
+from qiskit_qdeq.learner_options import OF_MODEL, build_model, check_arguments
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from qiskit_qdeq.training.identity import circuit_digest
 from qiskit_qdeq.training.optimizers import optimizer
 from qiskit_qdeq.training.state import history_arrays, history_from, versions
 
 if TYPE_CHECKING:
-    from qiskit_qdeq.classifier import QDEQClassifier
+    from qiskit_qdeq.learner import Learner
 
-C = TypeVar("C", bound="QDEQClassifier")
+L = TypeVar("L", bound="Learner")
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_KIND = "classifier"
-_LABELS = "classes"
 
-
-def save_classifier(classifier: QDEQClassifier, path: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier; see `QDEQClassifier.save`."""
-    check_is_fitted(classifier, "parameters_")
-    classes = classifier.classes_
-    if classes.dtype.kind not in "biufUO" or (classes.dtype.itemsize > 8 and classes.dtype.kind in "iuf"):
-        raise InputError(f"classes of dtype {classes.dtype} cannot be stored: use numbers or str as labels")
-    words = classes.dtype.kind in "UO"
-    if words and not all(isinstance(label, str) for label in classes):
-        raise InputError(f"classes {classes.tolist()} cannot be stored: use numbers or str as labels")
-    optimizer_arrays = {f"optimizer/{name}": array for name, array in classifier._optimizer_state.arrays().items()}
+def save_learner(learner: Learner, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator; see `Learner.save`."""
+    check_is_fitted(learner, "parameters_")
+    target_arrays, targets = learner._targets_to_file()
+    optimizer_arrays = {f"optimizer/{name}": array for name, array in learner._optimizer_state.arrays().items()}
     arrays = {
-        "parameters": classifier.parameters_,
-        **({} if words else {_LABELS: classes}),
+        "parameters": learner.parameters_,
+        **target_arrays,
         **optimizer_arrays,
-        **history_arrays(classifier.history_),
+        **history_arrays(learner.history_),
     }
-    names = getattr(classifier, "feature_names_in_", None)
+    names = getattr(learner, "feature_names_in_", None)
     document = {
-        "kind": _KIND,
-        "arguments": {name: _plain(name, value) for name, value in classifier.get_params(deep=False).items()},
-        "circuit": circuit_digest(classifier.model_),
-        "features": int(classifier.n_features_in_),
+        "kind": learner.kind,
+        "arguments": {name: _plain(name, value) for name, value in learner.get_params(deep=False).items()},
+        "circuit": circuit_digest(learner.model_),
+        "features": int(learner.n_features_in_),
         "feature_names": None if names is None else [str(name) for name in names],
-        "labels": {"kind": classes.dtype.kind, "words": [str(label) for label in classes] if words else None},
-        "epochs": int(classifier.n_iter_),
+        **targets,
+        "epochs": int(learner.n_iter_),
         "versions": versions(),
     }
     save_checkpoint(path, arrays, document, keep_previous=False)
 
 
-def load_classifier(kind: type[C], path: str | os.PathLike[str], template: CircuitTemplate | None) -> C:
-    """Read what `save_classifier` wrote; see `QDEQClassifier.load`."""
+def load_learner(kind: type[L], path: str | os.PathLike[str], template: CircuitTemplate | None) -> L:
+    """Read what `save_learner` wrote; see `Learner.load`."""
     found = load_checkpoint(path)
-    if found.document.get("kind") != _KIND:
-        raise CheckpointError(f"'{path}' holds no classifier (a run's folder is for `python -m qiskit_qdeq evaluate`)")
+    if found.document.get("kind") != kind.kind:
+        raise CheckpointError(f"'{path}' holds no {kind.kind} (a run's folder is for `python -m qiskit_qdeq evaluate`)")
     try:
         return _restored(kind, found, template)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"'{path}' cannot be made a classifier: {error}") from error
+        raise CheckpointError(f"'{path}' cannot be made a {kind.kind}: {error}") from error
 
 
-def _restored(kind: type[C], found: Checkpoint, template: CircuitTemplate | None) -> C:
+def _restored(kind: type[L], found: Checkpoint, template: CircuitTemplate | None) -> L:
     arrays, document = found.arrays, found.document
     arguments = {name: _object(name, value) for name, value in document["arguments"].items()}
     if (arguments["template"] is None) != (template is None):
@@ -83,19 +75,17 @@ def _restored(kind: type[C], found: Checkpoint, template: CircuitTemplate | None
             else "it was fitted without a template: leave template out"
         )
     result = kind(**{**arguments, "template": template})
-    labels = document["labels"]
-    words = labels["words"]
-    result.classes_ = arrays[_LABELS] if words is None else np.array(words, object if labels["kind"] == "O" else str)
+    result._targets_from_file(arrays, document)
     result.n_features_in_ = document["features"]
-    if type(result.n_features_in_) is not int or result.n_features_in_ < 1 or result.classes_.ndim != 1:
-        raise ValueError(f"{result.n_features_in_!r} features, classes of shape {result.classes_.shape}")
+    if type(result.n_features_in_) is not int or result.n_features_in_ < 1:
+        raise ValueError(f"{result.n_features_in_!r} features")
     names, epochs = document["feature_names"], document["epochs"]
     if type(epochs) is not int or not (names is None or _are_words(names, result.n_features_in_)):
         raise ValueError(f"epochs {epochs!r}, feature names {names!r}")
     if names is not None:
         result.feature_names_in_ = np.array(names, object)
     check_arguments(result)
-    model = build_model(result, result.n_features_in_, len(result.classes_))
+    model = build_model(result, result.n_features_in_, result._num_outputs())
     if circuit_digest(model) != document["circuit"]:
         raise ValueError("its circuit is another one than it was fitted with (another template or version)")
     parameters = arrays["parameters"]
@@ -154,5 +144,5 @@ def _object(name: str, value: Any) -> Any:
     if name == "budget" and isinstance(value, dict):
         return Budget(**value)
     if name == "journal" and value is not None:
-        raise ValueError("it names a journal, which no classifier's file does")
+        raise ValueError("it names a journal, which no such file does")
     return value

@@ -1,4 +1,4 @@
-"""From the arguments of `QDEQClassifier` to model, training configuration and execution, with what can be wrong in them."""
+"""From the arguments of a `Learner` to model, training configuration and execution, with what can be wrong in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_MODEL = (*OF_TEMPLATE, "template", "state_scale", "bias", "dtype", "optimizer
 
 
 def check_arguments(options: Any) -> None:
-    """What no other part of the package checks under the classifier's names."""
+    """What no other part of the package checks under their names."""
     if options.template is not None and not isinstance(options.template, CircuitTemplate):
         raise InputError(f"template must be a CircuitTemplate, got {options.template!r}")
     if options.template is not None:
@@ -71,7 +71,7 @@ def check_unchanged(options: Any) -> None:
     changed = [name for name in OF_MODEL if getattr(options, name) != options._built_with[name]]
     if changed:
         raise InputError(
-            f"{_shown(options, changed)} changed since this classifier was fitted, and "
+            f"{_shown(options, changed)} changed since this {options.kind} was fitted, and "
             "partial_fit continues with the model it has: call fit to train a new one"
         )
 
@@ -97,16 +97,17 @@ def training_config(options: Any, epochs: int, schedule: str, seed: int) -> Trai
         dropout=options.dropout,
         patience=options.patience,
         seed=seed,
+        loss=options.loss,
     )
 
 
-def build_model(options: Any, num_features: int, num_classes: int) -> QDEQModel:
+def build_model(options: Any, num_features: int, num_outputs: int) -> QDEQModel:
     """The model its arguments describe, evaluated exactly."""
     if options.template is not None:
         bias = template_bias(options.template, num_features, options.bias)
         return QDEQModel(
             options.template,
-            num_classes,
+            num_outputs,
             state_scale=0.5 if options.state_scale is None else options.state_scale,
             bias=bias,
             dtype=options.dtype,
@@ -117,7 +118,7 @@ def build_model(options: Any, num_features: int, num_classes: int) -> QDEQModel:
     return model_config(
         options.preset,
         num_features,
-        num_classes,
+        num_outputs,
         int(num_qubits),
         encoding=options.encoding,
         bias=bias,
@@ -157,7 +158,7 @@ def opened(
     """`model` with its circuits executed as the arguments say, for as long as the context lasts.
 
     Args:
-        options: the classifier.
+        options: the estimator.
         model: its model.
         journal, budget: its own where they are to be used.
 
