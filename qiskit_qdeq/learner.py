@@ -239,6 +239,7 @@ class Learner(BaseEstimator, ABC):  # type: ignore[misc]
         In direct mode the state that fed the last layer. Raises as `predict`.
 
         >>> from sklearn.datasets import load_iris
+        >>> from qiskit_qdeq import QDEQClassifier
         >>> X, y = load_iris(return_X_y=True)
         >>> found = QDEQClassifier(epochs=2, random_state=0).fit(X, y).equilibrium(X)
         >>> found.state.shape, found.logits.shape, bool(found.converged.all())

@@ -4,8 +4,9 @@
 
 >>> import numpy as np
 >>> from qiskit_qdeq import QDEQRegressor
->>> X = np.linspace(-1, 1, 60)[:, None]
->>> QDEQRegressor(epochs=40, random_state=0).fit(X, np.sin(3 * X[:, 0])).score(X, np.sin(3 * X[:, 0])) > 0.9
+>>> X = np.random.default_rng(0).uniform(-1, 1, (60, 2))
+>>> y = 100 * np.sin(2 * X[:, 0] + X[:, 1])
+>>> QDEQRegressor(random_state=0).fit(X, y).score(X, y) > 0.9
 True
 """
 

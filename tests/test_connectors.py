@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -33,13 +32,6 @@ def connectors():
     from qiskit_qdeq import connectors
 
     return connectors
-
-
-@pytest.fixture(scope="module")
-def qml():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return extra("qiskit_machine_learning", "ml")
 
 
 MODELS = {
@@ -156,6 +148,19 @@ class TestDerivatives:
         same = connectors.EquilibriumQNN(model, solver=stuck, on_failure="accept", backward="jfb")
         np.testing.assert_allclose(network.backward(x, weights)[1], same.backward(x, weights)[1], atol=1e-14)
 
+    def test_backward_differentiates_the_call_s_own_inputs_and_weights(self, connectors):
+        model = model_of("angle")
+        x, weights = sample(model)
+        network = connectors.EquilibriumQNN(model, solver=NEWTON)
+        wanted = network.backward(x, weights)[1]
+        for other in ((x + 0.1, weights), (x, weights + 0.1), (x[:2], weights)):
+            network.forward(*other)
+            np.testing.assert_array_equal(network.backward(x, weights)[1], wanted)
+        given = weights.copy()
+        network.forward(x, given)
+        given += 0.1
+        np.testing.assert_array_equal(network.backward(x, weights)[1], wanted)
+
 
 class TestContract:
     @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3)])
@@ -264,6 +269,19 @@ class TestMeasured:
         # another pass measures anew: a result is never handed out twice
         network.backward(x, weights)
         assert estimator.jobs == 6
+
+    def test_shots_scatter_around_the_exact_derivatives(self, connectors):
+        from qiskit_aer.primitives import EstimatorV2
+
+        exact = model_of("amplitude")
+        x, weights = sample(exact, 2)
+        wanted = connectors.EquilibriumQNN(exact, solver=NEWTON, input_gradients=True).backward(x, weights)
+        estimator = EstimatorV2(options={"backend_options": {"seed_simulator": 1}, "run_options": {"seed": 1}})
+        model = exact.measured(estimator, sampling=Sampling(forward=40_000))
+        found = connectors.EquilibriumQNN(model, input_gradients=True).backward(x, weights)
+        for one, other in zip(found, wanted, strict=True):
+            gap = np.abs(one - other)
+            assert 0 < gap.max() < 0.1
 
     def test_estimates_of_sums_are_refused_where_every_output_is_wanted(self, connectors):
         sampling = Sampling(gradient_method="spsa", gradient_circuits=4)

@@ -65,7 +65,7 @@ class EquilibriumQNN(NeuralNetwork):  # type: ignore[misc]
     >>> network = EquilibriumQNN(model_config("default", 4, 2, 2, readout="z").build(), input_gradients=True)
     >>> x, weights = np.full((5, 4), 0.3), np.linspace(0, 1, network.num_weights)
     >>> [part.shape for part in (network.forward(x, weights), *network.backward(x, weights))]
-    [(5, 2), (5, 2, 4), (5, 2, 12)]
+    [(5, 2), (5, 2, 4), (5, 2, 14)]
     """
 
     def __init__(
