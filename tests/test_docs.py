@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The programs in docs/callbacks.md and docs/noise.md run as they stand; those of a library that is missing skip."""
-=======
-"""The programs in docs/callbacks.md and docs/connectors.md run as they stand; those of a library that is missing skip."""
->>>>>>> 5d2e638 (docs/connectors.md, its programs tested; README and changelog on regressor and connectors)
+"""The programs in docs/callbacks.md, docs/noise.md and docs/connectors.md run as they stand; those of a library that is missing skip."""
 
 from __future__ import annotations
 
@@ -22,16 +18,6 @@ import qiskit_qdeq
 ROOT = Path(qiskit_qdeq.__file__).parent.parent
 
 
-<<<<<<< HEAD
-def blocks_of(page):
-    path = ROOT / "docs" / page
-    return re.findall(
-        r"^```python\n(.*?)^```", path.read_text("utf-8") if path.exists() else "", re.MULTILINE | re.DOTALL
-    )
-
-
-BLOCKS, NOISE = blocks_of("callbacks.md"), blocks_of("noise.md")
-=======
 def blocks(name):
     page = ROOT / "docs" / name
     return re.findall(
@@ -39,11 +25,10 @@ def blocks(name):
     )
 
 
-BLOCKS, CONNECTORS = blocks("callbacks.md"), blocks("connectors.md")
+BLOCKS, NOISE, CONNECTORS = blocks("callbacks.md"), blocks("noise.md"), blocks("connectors.md")
 #: What tells the programs of connectors.md apart, and what they may need, with the extra that brings it.
 WORDS = ("NeuralNetworkClassifier", "TorchConnector", "EstimatorQNN(", "QDEQRegressor")
 EXTRAS = {"qiskit_machine_learning": "ml", "torch": "torch"}
->>>>>>> 5d2e638 (docs/connectors.md, its programs tested; README and changelog on regressor and connectors)
 NEEDED = {"tensorboardX": ("tensorboardX",), "mlflow": ("mlflow", "sqlalchemy")}
 
 pytestmark = pytest.mark.skipif(not BLOCKS, reason="an installed package has no documentation beside it")
@@ -116,7 +101,6 @@ def test_mlflow_has_the_configuration_and_all_figures_of_all_epochs(tmp_path):
     assert json.loads(done.stdout) == ["FINISHED", "5", [1, 2, 3, 4, 5]]
 
 
-<<<<<<< HEAD
 def test_noise_moves_the_equilibrium_of_every_model_shown(tmp_path):
     moves = [float(line) for line in run_block("simple_noise", tmp_path, NOISE).stdout.split()]
     assert len(moves) == 3
@@ -126,7 +110,8 @@ def test_noise_moves_the_equilibrium_of_every_model_shown(tmp_path):
 def test_a_classifier_learns_under_noise_as_shown(tmp_path):
     assert float(run_block("QDEQClassifier", tmp_path, NOISE).stdout) > 0.5
     assert len(NOISE) == 2
-=======
+
+
 def test_connectors_have_a_program_each():
     assert [next(word for word in WORDS if word in block) for block in CONNECTORS] == list(WORDS)
 
@@ -139,4 +124,3 @@ def test_a_connector_s_program_runs_without_a_warning(block, tmp_path):
     done = run_program(block, tmp_path)
     assert done.stdout
     assert "Warning" not in done.stderr
->>>>>>> 5d2e638 (docs/connectors.md, its programs tested; README and changelog on regressor and connectors)

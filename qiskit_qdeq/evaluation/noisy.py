@@ -121,8 +121,25 @@ class BoundNoisy:
     def shared_gradient(self, states: Array) -> Array:
         """∂/∂θ (p,) of Σ_m tr(M_m(θ) states_m) through the shared part, for states (M, 4ⁿ)."""
         gradient = self.evaluator.shared.gradient(self.evaluator.observables, states, self._shared)
-        result: Array = gradient @ self.by_weights(self.evaluator.shared, self._row)
+        result: Array = gradient @ self.by_shared_weights
         return result
+
+    @cached_property
+    def by_shared_weights(self) -> Array:
+        """∂(angles of the shared part)/∂θ (S, p)."""
+        return self.by_weights(self.evaluator.shared, self._row)
+
+    def shifted_observables(self) -> Array:
+        """(M(angle s + π/2) - M(angle s - π/2)) / 2 for every angle of the shared part (S, M, 4ⁿ)."""
+        shared, observables = self.evaluator.shared, self.evaluator.observables
+        out = np.empty((len(self._shared), *observables.shape))
+        for slot in range(len(out)):
+            for shift, sign in ((np.pi / 2, 0.5), (-np.pi / 2, -0.5)):
+                moved = self._shared.copy()
+                moved[slot] += shift
+                pulled = sign * shared.pull(observables, moved)
+                out[slot] = pulled if sign > 0 else out[slot] + pulled
+        return out
 
     def map(self, inputs: Array, expect: Sequence[str] = ()) -> NoisyMap:
         """The map of samples (B, D)."""
@@ -222,9 +239,30 @@ class NoisyMap:
         result: Array = jacobian @ (gates.encoder_jacobian(inputs) @ directions)
         return result
 
-    def _expected(self, rows: Array, slopes: Array | None, shift: tuple[int, float] | None = None) -> Array:
+    def weight_slopes(self, inputs: Array) -> Array:
+        """∂<M>/∂θ (b, M, p) of every sample by itself, by the shift rule for the shared part's angles."""
+        rows, mixed = self.bound.rows(inputs), self.evaluator.mixed
+        differences = self.bound.shifted_observables()
+        found = self._expected(rows, None, observables=differences.reshape(-1, differences.shape[2]))[0]
+        found = found.reshape(*differences.shape[:2], len(rows))
+        result: Array = np.einsum("smb,sp->bmp", found, self.bound.by_shared_weights, optimize=True)
+        if len(mixed):
+            jacobian = self.bound.by_weights(self.evaluator.sampled, rows)[..., mixed, :]
+            for place, slot in enumerate(mixed.tolist()):
+                up, down = (self._expected(rows, None, (slot, shift))[0] for shift in (np.pi / 2, -np.pi / 2))
+                here = np.broadcast_to(jacobian[..., place, :], (len(rows), jacobian.shape[-1]))
+                result += 0.5 * (up - down).T[:, :, None] * here[:, None, :]
+        return result
+
+    def _expected(
+        self,
+        rows: Array,
+        slopes: Array | None,
+        shift: tuple[int, float] | None = None,
+        observables: Array | None = None,
+    ) -> Array:
         """All observables (1 + R, M, b), values first, at rows of gate angles with slopes (b, S, R), one angle shifted."""
-        observables = self.bound.observables
+        observables = self.bound.observables if observables is None else observables
         count = 1 + (0 if slopes is None else slopes.shape[2])
         out = np.empty((count, len(observables), len(rows)))
 
@@ -263,7 +301,10 @@ class NoisyPoint(SlopedPoint):
     """A minibatch at one state, with what was computed of it."""
 
     def __init__(self, source: NoisyMap, state: Array) -> None:
-        super().__init__(source.evaluator.states, source.evaluator.readouts)
+        states, readouts = source.evaluator.states, source.evaluator.readouts
+        super().__init__(np.arange(len(states)), len(states) + np.arange(len(readouts)))
+        #: Of the distinct observables those fed back, then those read out.
+        self._order = np.concatenate([states, readouts])
         self._source, self.state = source, state
         self.inputs = source.moved(state, slice(None))
         self._observed: Array | None = None
@@ -271,18 +312,17 @@ class NoisyPoint(SlopedPoint):
     @property
     def values(self) -> Array:
         """m (B, K)."""
-        return self._all()[:, self._states]
+        return self._all()[:, self._source.evaluator.states]
 
     @property
     def features(self) -> Array:
         """h (B, F)."""
-        return self._all()[:, self._readouts]
+        return self._all()[:, self._source.evaluator.readouts]
 
     @cached_property
     def input_jacobian(self) -> Array:
         """∂m/∂u (B, K, D)."""
-        directions = np.eye(self.inputs.shape[1])
-        result: Array = self._source.observed(self.inputs, directions)[1][:, self._states]
+        result: Array = self.input_slopes[:, : self.state.shape[1]]
         return result
 
     def pull_inputs(self, cotangent: Array) -> Array:
@@ -295,11 +335,19 @@ class NoisyPoint(SlopedPoint):
             self._observed = self._source.observed(self.inputs)[0]
         return self._observed
 
-    def _state_slopes(self) -> Array:
-        return self._slopes
+    @property
+    def input_slopes(self) -> Array:
+        """∂(m, h)/∂u (B, K + F, D)."""
+        return self._source.observed(self.inputs, np.eye(self.inputs.shape[1]))[1][:, self._order]
+
+    @property
+    def weight_slopes(self) -> Array:
+        """∂(m, h)/∂θ at a fixed state (B, K + F, p)."""
+        return self._source.weight_slopes(self.inputs)[:, self._order]
 
     @cached_property
-    def _slopes(self) -> Array:
+    def state_slopes(self) -> Array:
+        """∂(m, h)/∂q (B, K + F, K)."""
         evaluator = self._source.evaluator
         if not evaluator.gates.template.encoder.differentiable(self.inputs).all():
             warnings.warn(
@@ -309,7 +357,8 @@ class NoisyPoint(SlopedPoint):
                 stacklevel=4,
             )
         self._observed, slopes = self._source.observed(self.inputs, evaluator.injection)
-        return slopes
+        result: Array = slopes[:, self._order]
+        return result
 
 
 def _distinct(observables: Array) -> tuple[Array, Array]:

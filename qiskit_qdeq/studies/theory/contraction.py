@@ -21,7 +21,7 @@ from qiskit_qdeq.equilibrium.contraction import ContractionReport
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.exceptions import ConvergenceWarning
 from qiskit_qdeq.gradient.regularization import Regularization
-from qiskit_qdeq.inference import evaluate
+from qiskit_qdeq.inference import predict
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments
 from qiskit_qdeq.programs.recipes import model_of, training_of
@@ -142,7 +142,7 @@ def _train(data: str, split: DataSplit, encoding: str, penalized: bool, epochs: 
         config.regularization.strength,
         {epoch: _measure(model, found, inputs) for epoch, found in snapshots.parameters.items()},
         {
-            epoch: evaluate(model, found, inputs, labels, Newton()).accuracy
+            epoch: float(np.mean(predict(model, found, inputs, Newton()).logits.argmax(axis=1) == labels))
             for epoch, found in snapshots.parameters.items()
         },
     )

@@ -18,7 +18,7 @@ from qiskit_qdeq.equilibrium.driver import direct_state
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Newton, Picard
 from qiskit_qdeq.evaluation.protocol import EquilibriumMap
-from qiskit_qdeq.inference import evaluate
+from qiskit_qdeq.inference import predict
 from qiskit_qdeq.studies.theory.finding import ENCODINGS, Array, Finding, Setting, paper_model, share
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.trainer import Trainer
@@ -78,7 +78,7 @@ def check(setting: Setting) -> Finding:
                 (
                     encoding,
                     stage,
-                    100 * evaluate(model, parameters, inputs, y[samples:], Newton()).accuracy,
+                    share(predict(model, parameters, inputs, Newton()).logits.argmax(axis=1) == y[samples:]),
                     share(found.converged),
                     float(found.residual[found.converged].max()),
                     share(report.equilibria > 1),
