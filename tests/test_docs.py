@@ -1,4 +1,4 @@
-"""The programs in docs/callbacks.md, noise.md and connectors.md run as they stand; those of a library that is missing skip."""
+"""The programs in docs/callbacks.md, noise.md and connectors.md run as they stand; those of a missing library skip."""
 
 from __future__ import annotations
 
