@@ -1,13 +1,13 @@
 """Test accuracy of the presets, mean and standard deviation over seeds.
 
-python benchmarks/accuracy.py                                        digits, 4 and 10 classes, no download
-python benchmarks/accuracy.py --data-dir FOLDER --tasks mnist-4 mnist-10    the official sets from local files
+python benchmarks/accuracy.py        digits, 4 and 10 classes, no download
+
+MNIST, Fashion-MNIST and CIFAR-10 are in the tables of `python -m qiskit_qdeq reproduce`.
 """
 
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 
 import numpy as np
 from common import command_line, publish
@@ -18,9 +18,6 @@ ALL = tuple(range(10))
 TASKS = {
     "digits-4": {"data": "digits"},
     "digits-10": {"data": "digits", "classes": ALL},
-    "mnist-4": {"data": "mnist", "epochs": 40},
-    "mnist-10": {"data": "mnist", "classes": ALL, "num_qubits": 10, "epochs": 15, "dtype": "float32"},
-    "fashion-10": {"data": "fashion_mnist", "classes": ALL, "num_qubits": 10, "epochs": 15, "dtype": "float32"},
 }
 
 
@@ -31,7 +28,6 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["implicit", "direct"], choices=("implicit", "direct"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--data-dir", default=None)
     options = parser.parse_args()
     figures = {}
     for task in options.tasks:
@@ -73,16 +69,8 @@ def _run(task: str, preset: str, mode: str, seed: int, options: object) -> dict:
         arguments["regularization"] = "none"
     if options.epochs:
         arguments["epochs"] = options.epochs
-    if arguments["data"] != "digits":
-        arguments["data_dir"] = options.data_dir and _folder(options.data_dir, arguments["data"])
     with tempfile.TemporaryDirectory() as folder:
         return train({**arguments, "output": folder})
-
-
-def _folder(data_dir: str, name: str) -> str:
-    """The data set's own folder below `data_dir`, if there is one."""
-    below = Path(data_dir) / name
-    return str(below if below.is_dir() else data_dir)
 
 
 if __name__ == "__main__":

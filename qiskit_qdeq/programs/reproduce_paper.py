@@ -52,7 +52,9 @@ class ReproduceArguments:
     seeds: int | None = option(None, "runs per row, seeds 0, 1, ...; default 3, with --quick 2", type=int)
     epochs: int | None = option(None, "of every run, instead of the tables' own", type=int)
     limit: int | None = option(None, "keep at most this many samples in each part", type=int)
-    quick: bool = option(False, "2,000 samples in each part, 4 epochs, 2 seeds, times not apart: all columns in minutes, no results")
+    quick: bool = option(
+        False, "2,000 samples in each part, 4 epochs, 2 seeds, times not apart: all columns in minutes, no results"
+    )
     workers: int = option(0, "processes, 0: one per processor", type=int)
     published: str | None = option(
         None, "JSON file with more published figures: {table: {'amplitude IMPLICIT': {'test_accuracy': 0.93}}}"
