@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from qiskit_qdeq._files import write_json, write_text
+from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
 from qiskit_qdeq.programs.folder import locked
@@ -90,9 +91,11 @@ def main(
     if not rows:
         raise InputError(f"groups {list(options.groups)} and encodings {list(options.encodings)} leave no row")
     skipped = skipped if any(TABLES[name].baselines for name in options.tables) and "baseline" in scale.groups else []
-    folder = _made(Path(options.output))
     mapper = LocalProcesses(options.workers) if mapper is None else mapper
-    work = partial(perform, folder=str(folder), data_dir=_whole(options.data_dir))
+    data_dir = _whole(options.data_dir)
+    _check_data(options.tables, data_dir)
+    folder = _made(Path(options.output))
+    work = partial(perform, folder=str(folder), data_dir=data_dir)
     runs = [row.task(seed) for row in rows for seed in row.seeds(seeds)]
     profiles = {row.label: task for row in rows if (task := row.profile()) is not None}
     with locked(folder):
@@ -138,25 +141,24 @@ def command(words: Sequence[str] | None = None) -> int:
 def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) -> Mapping[str, Any]:
     """One task of the study."""
     # imported here: a worker loads what its task needs
+    from qiskit_qdeq.studies.training_tasks import place, train_task
+
     own = {name: value for name, value in arguments.items() if name != "kind"}
     kind = arguments["kind"]
     if kind == "train":
-        from qiskit_qdeq.studies.training_tasks import train_task
-
         run = Task("-".join(str(own[name]) for name in ("data", "preset", "mode", "seed")), own)
         return train_task(own, folder=Path(folder) / "runs" / run.label, data_dir=data_dir)
     if kind == "profile":
         from qiskit_qdeq.studies.profiles import profile_task
 
         return profile_task(own, data_dir=data_dir)
-    place = {} if data_dir is None or own["data"] == "digits" else {"data_dir": data_dir}
     if kind == "baseline":
         from qiskit_qdeq.studies.baselines import run_baseline
 
-        return run_baseline({**own, **place})
+        return run_baseline({**own, **place(own, data_dir)})
     from qiskit_qdeq.studies.controls import run_control
 
-    return run_control({**own, **place})
+    return run_control({**own, **place(own, data_dir)})
 
 
 def _scale(options: ReproduceArguments) -> Scale:
@@ -211,6 +213,20 @@ def _published(file: str | None) -> dict[str, Any]:
                 )
         found[table] = {**found.get(table, {}), **rows}
     return found
+
+
+def _check_data(tables: Sequence[str], data_dir: str | None) -> None:
+    """Load what every table needs: data that cannot be had end the study now, and a download is not done by every worker.
+
+    Raises:
+        InputError: if data are missing or damaged.
+    """
+    from qiskit_qdeq.studies.training_tasks import place
+
+    for name in tables:
+        table = TABLES[name]
+        where = place({"data": table.data}, data_dir)
+        load_split(table.data, **where, num_qubits=table.num_qubits, classes=table.classes, limit=100)  # type: ignore[arg-type]
 
 
 def _available() -> tuple[list[str], list[str]]:

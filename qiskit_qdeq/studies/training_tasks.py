@@ -45,9 +45,9 @@ def train_task(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | No
         layers from zero instead of at q*.
     """
     resume = has_checkpoint(folder / CHECKPOINT)
-    own = {} if resume else {**arguments, "data_dir": data_dir}
+    own = {} if resume else arguments
     common = {"output": str(folder), "resume": resume, "quiet": True, "no_plots": True}
-    metrics = train({**own, **common})
+    metrics = train({**own, **place(arguments, data_dir), **common})
     found = {name: metrics[name] for name in _KEPT}
     options, split, config = described(arguments, data_dir)
     model, parameters = load_model(load_latest(folder / CHECKPOINT))
@@ -62,12 +62,17 @@ def train_task(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | No
     return found
 
 
+def place(arguments: Mapping[str, Any], data_dir: str | None) -> dict[str, str]:
+    """The argument that says where images are; digits are in no folder."""
+    return {} if data_dir is None or arguments.get("data", "digits") == "digits" else {"data_dir": data_dir}
+
+
 def described(arguments: Mapping[str, Any], data_dir: str | None) -> tuple[TrainArguments, DataSplit, TrainingConfig]:
     """A run's options, data and configuration."""
-    options = from_mapping(TrainArguments, {**arguments, "data_dir": data_dir})
+    options = from_mapping(TrainArguments, {**arguments, **place(arguments, data_dir)})
     split = load_split(
         options.data,
-        data_dir=data_dir,
+        data_dir=options.data_dir,
         classes=options.classes,
         num_qubits=options.num_qubits,
         limit=options.limit,
