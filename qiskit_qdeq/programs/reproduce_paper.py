@@ -56,6 +56,7 @@ class ReproduceArguments:
     quick: bool = option(
         False, "2,000 samples in each part, 4 epochs, 2 seeds, times not apart: all columns in minutes, no results"
     )
+    no_times: bool = option(False, "leave out the columns of time, memory and circuits, which are measured row by row")
     workers: int = option(0, "processes, 0: one per processor", type=int)
     published: str | None = option(
         None, "JSON file with more published figures: {table: {'amplitude IMPLICIT': {'test_accuracy': 0.93}}}"
@@ -97,7 +98,7 @@ def main(
     folder = _made(Path(options.output))
     work = partial(perform, folder=str(folder), data_dir=data_dir)
     runs = [row.task(seed) for row in rows for seed in row.seeds(seeds)]
-    profiles = {row.label: task for row in rows if (task := row.profile()) is not None}
+    profiles = {row.label: task for row in rows if (task := row.profile()) is not None and not options.no_times}
     with locked(folder):
         with _bar(len(runs), "training", options.quiet) as tell:
             records = iter(run_tasks(runs, work, folder, mapper=mapper, tell=tell))
@@ -279,6 +280,6 @@ def _figures(
 
 def _plain(options: ReproduceArguments) -> dict[str, Any]:
     """Arguments without places of this machine."""
-    names = ("tables", "groups", "encodings", "seeds", "epochs", "limit", "quick", "workers")
+    names = ("tables", "groups", "encodings", "seeds", "epochs", "limit", "quick", "no_times", "workers")
     values = {name: getattr(options, name) for name in names}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -145,6 +145,14 @@ def test_one_run_that_fails_leaves_the_others(tmp_path, monkeypatch):
     assert len(list((tmp_path / "tasks").glob("*.json"))) == 2
 
 
+def test_columns_of_time_can_be_left_out(tmp_path):
+    options = {**SMALL, "groups": ["default"], "seeds": 1, "no_times": True, "output": str(tmp_path)}
+    rows = reproduce_paper.main(options)["rows"]
+    assert {row["ms_per_step"] for row in rows} == {None}
+    assert not (tmp_path / "cost.png").exists()
+    assert all(row["runtime_s"] >= 0 for row in rows)
+
+
 def test_own_published_figures_stand_beside_the_rows(tmp_path):
     file = tmp_path / "published.json"
     file.write_text(json.dumps({"digits-4": {"amplitude IMPLICIT": {"test_accuracy": 0.5}}}))
