@@ -92,6 +92,7 @@ def run_tasks(
     Raises:
         InputError: if two tasks have one name.
         StudyError: if tasks failed, after all the others are done, with how to go on.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with how many are done.
     """
     tasks = list(tasks)
     names = [task.name for task in tasks]
@@ -117,6 +118,8 @@ def run_tasks(
                 else:
                     records[outcome.task.name] = outcome.record
                 tell(outcome)
+        except KeyboardInterrupt as stop:
+            raise type(stop)(f"{len(records)} of {len(tasks)} tasks are done and kept: the same command goes on") from None
         except Exception as error:
             # a worker died, and what it worked on with it
             for task in waiting:
