@@ -80,7 +80,8 @@ def load_image_split(
         seed: of the split and the limits.
         limit: keep at most this many images in each part, drawn at random with each class keeping its share.
         limit_train: the same for the training part alone, where it takes the place of ``limit``.
-        normalization: whose pixel mean and standard deviation: ``"mnist"`` for every set (the paper) or the set's ``"own"``.
+        normalization: ``"mnist"`` is the paper's for every set, MNIST's pixel mean and deviation, with padding of mid-gray;
+            ``"own"`` takes the set's own, with padding of black.
         pooled: False keeps the 28 × 28 pixels before pooling, of the same images in the same order.
 
     Returns:
@@ -100,7 +101,7 @@ def load_image_split(
     check_fraction(valid_fraction, "valid_fraction")
     if normalization not in NORMALIZATIONS:
         raise InputError(f"normalization={normalization!r} must be one of {list(NORMALIZATIONS)}")
-    statistics = PIXEL_STATISTICS[name if normalization == "own" else "mnist"]
+    statistics = PIXEL_STATISTICS[name] if normalization == "own" else None
     limit = check_limit(limit, "limit", len(chosen))
     limit_train = check_limit(limit_train, "limit_train", len(chosen)) or limit
     rng = make_generator(seed)
@@ -131,7 +132,7 @@ def load_image_split(
 
 
 def image_features(
-    pixels: ArrayLike, num_qubits: int | None = 4, statistics: tuple[float, float] = (MEAN, STD)
+    pixels: ArrayLike, num_qubits: int | None = 4, statistics: tuple[float, float] | None = None
 ) -> FloatArray:
     """Turn images into the n² features of the paper, or into all their 784 normalized pixels.
 
@@ -142,7 +143,8 @@ def image_features(
         pixels: (N, H, W) or (N, H, W, 3), integers in 0..255 or floats in [0, 1]; sides other than 28 are
             resized (`resize_bilinear`).
         num_qubits: n, 4 or 10; None does not pool.
-        statistics: mean and standard deviation by which pixels are normalized.
+        statistics: mean and standard deviation of the pixels of this data set, by which features are normalized after
+            pooling, so that padding is black; None is the paper's way.
 
     Returns:
         Features, (N, n²) or (N, 784), row by row.
@@ -162,16 +164,20 @@ def image_features(
     return features
 
 
-def _block_features(images: NDArray[Any], num_qubits: int | None, statistics: tuple[float, float]) -> FloatArray:
+def _block_features(images: NDArray[Any], num_qubits: int | None, statistics: tuple[float, float] | None) -> FloatArray:
     values = images / 255.0 if images.dtype.kind in "iu" else images.astype(np.float64)
     if values.ndim == 4:
         values = to_grayscale(values)
     if values.shape[1:] != (_SIDE, _SIDE):
         values = resize_bilinear(values, (_SIDE, _SIDE))
-    values = normalize(values, *statistics)
+    if statistics is None:
+        values = normalize(values)
     if num_qubits is not None:
         kernel, stride, padding, _ = _POOLING[num_qubits]
         values = average_pool(values, kernel, stride, padding)
+    if statistics is not None:
+        # after pooling, whose padding then is black
+        values = normalize(values, *statistics)
     return values.reshape(len(images), -1)
 
 

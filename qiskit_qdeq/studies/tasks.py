@@ -119,7 +119,9 @@ def run_tasks(
                     records[outcome.task.name] = outcome.record
                 tell(outcome)
         except KeyboardInterrupt as stop:
-            raise type(stop)(f"{len(records)} of {len(tasks)} tasks are done and kept: the same command goes on") from None
+            raise type(stop)(
+                f"{len(records)} of {len(tasks)} tasks are done and kept: the same command goes on"
+            ) from None
         except Exception as error:
             # a worker died, and what it worked on with it
             for task in waiting:
