@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq._html import cost_rows, facts, share, spread
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Solver
@@ -45,6 +46,24 @@ class Prediction:
     converged: Array
     steps: Array
     cost: Cost = field(default_factory=Cost)
+
+    def __repr__(self) -> str:
+        if not len(self.logits):
+            return "Prediction(0 samples)"
+        return (
+            f"Prediction({len(self.logits)} samples, {self.logits.shape[1]} logits, {int(self.converged.sum())} converged, "
+            f"residual {spread(self.residual, '.1e')}, steps {spread(self.steps, '.0f')})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {
+            "logits": " × ".join(map(str, self.logits.shape)),
+            "samples converged": share(self.converged),
+            "residual ‖m(q) - q‖": spread(self.residual, ".1e"),
+            "steps": spread(self.steps, ".0f"),
+            **cost_rows(self.cost),
+        }
+        return facts("Prediction", rows)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qiskit_qdeq._html import facts
 from qiskit_qdeq.circuits import AmplitudeEncoder, AngleEncoder, CircuitTemplate
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.equilibrium.contraction import amplitude_lipschitz, rotation_lipschitz
@@ -305,6 +306,27 @@ class QDEQModel:
             f"QDEQModel({self.template!r}, num_classes={self.num_classes}, state_scale={self.state_scale:g}, "
             f"num_parameters={self.num_parameters})"
         )
+
+    def _repr_html_(self) -> str:
+        readout = self.readout
+        head = "the logits themselves" if readout.head == "none" else f"linear, {readout.num_parameters} parameters"
+        evaluator = self.evaluator
+        how = "computed, under noise" if evaluator.description else "computed exactly"
+        if not evaluator.is_exact:
+            how = f"measured by {type(getattr(evaluator, 'estimator', evaluator)).__name__}"
+        rows = {
+            "map": f"q -> m(x + P q; θ), {self.num_states} states, state_scale {self.state_scale:g}",
+            "features": f"{self.num_features}{f' and a bias of {self.bias:g}' if self.bias else ''}",
+            "encoder": repr(self.template.encoder),
+            "circuit": f"{self.template.num_qubits} qubits, depth {self.template.depth}, "
+            f"{self.template.two_qubit_gates} two-qubit gates, {self.num_weights} weights",
+            "readout": f"{readout.num_features} observables, {readout.activation} activation",
+            "head": head,
+            "outputs": self.num_classes,
+            "parameters": self.num_parameters,
+            "evaluation": how,
+        }
+        return facts("QDEQModel", rows)
 
 
 def _largest_entry(dtype: str) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler.passes import RemoveBarriers
 
+from qiskit_qdeq._html import facts
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.circuits.ansatz import Ansatz, as_ansatz
 from qiskit_qdeq.circuits.encoders import Encoder, FloatArray, IntArray, as_encoder
@@ -209,8 +209,7 @@ class CircuitTemplate:
             "depth": self.depth,
             "two-qubit gates": self.two_qubit_gates,
         }
-        cells = "".join(f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in rows.items())
-        return f"<table><caption>CircuitTemplate</caption>{cells}</table>"
+        return facts("CircuitTemplate", rows)
 
     @cached_property
     def _elementary(self) -> QuantumCircuit:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq._html import facts, spread
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Newton, Solver
@@ -44,19 +45,30 @@ class ContractionReport:
     equilibria: Array
 
     def __str__(self) -> str:
-        batch = len(self.spectral_radius)
-        return "\n".join(
-            [
-                f"contraction over {batch} samples",
-                f"  spectral radius   median {np.median(self.spectral_radius):.3f}  max {self.spectral_radius.max():.3f}"
-                f"  (above 1: {np.mean(self.spectral_radius > 1):.1%})",
-                f"  ‖J‖₂ at q*        median {np.median(self.singular_value):.3f}  max {self.singular_value.max():.3f}",
-                f"  Lipschitz bound   median {np.median(self.lipschitz):.3f}  max {self.lipschitz.max():.3f}"
-                f"  (below 1: {np.mean(self.lipschitz < 1):.1%})",
-                f"  error bound       median {np.median(self.error_bound):.2g}",
-                f"  more than one equilibrium found: {np.mean(self.equilibria > 1):.1%}",
-            ]
+        lines = [f"  {name.ljust(17)} {value}" for name, value in self._rows().items()]
+        return "\n".join([f"contraction over {len(self.spectral_radius)} samples", *lines])
+
+    def __repr__(self) -> str:
+        if not len(self.spectral_radius):
+            return "ContractionReport(0 samples)"
+        return (
+            f"ContractionReport({len(self.spectral_radius)} samples, spectral radius {spread(self.spectral_radius, '.3f')}, "
+            f"{np.mean(self.equilibria > 1):.1%} with several equilibria)"
         )
+
+    def _repr_html_(self) -> str:
+        return facts(f"contraction over {len(self.spectral_radius)} samples", self._rows())
+
+    def _rows(self) -> dict[str, str]:
+        if not len(self.spectral_radius):
+            return {}
+        return {
+            "spectral radius": f"{spread(self.spectral_radius, '.3f')} (above 1: {np.mean(self.spectral_radius > 1):.1%})",
+            "‖J‖₂ at q*": spread(self.singular_value, ".3f"),
+            "Lipschitz bound": f"{spread(self.lipschitz, '.3f')} (below 1: {np.mean(self.lipschitz < 1):.1%})",
+            "error bound": f"median {np.median(self.error_bound):.2g}",
+            "several equilibria": f"found for {np.mean(self.equilibria > 1):.1%}",
+        }
 
 
 def contraction(

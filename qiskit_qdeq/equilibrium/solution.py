@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq._html import cost_rows, facts, share, spread
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError, warn_user
 
@@ -100,7 +101,18 @@ class Solution:
         if not len(self.status):
             return "Solution(0 samples)"
         return (
-            f"Solution({int(self.converged.sum())} of {len(self.status)} samples converged, "
-            f"residual median {np.median(self.residual):.1e} max {np.max(self.residual):.1e}, "
-            f"steps median {np.median(self.steps):.0f} max {np.max(self.steps)})"
+            f"Solution({share(self.converged)} samples converged, residual {spread(self.residual, '.1e')}, "
+            f"steps {spread(self.steps, '.0f')})"
         )
+
+    def _repr_html_(self) -> str:
+        ends = {int(value): int(np.count_nonzero(self.status == value)) for value in np.unique(self.status)}
+        rows: dict[str, object] = {
+            "samples converged": share(self.converged),
+            "states": self.state.shape[1],
+            "residual ‖m(q) - q‖": spread(self.residual, ".1e"),
+            "steps": spread(self.steps, ".0f"),
+            "evaluations": f"{int(np.sum(self.evaluations)):,}",
+            **cost_rows(self.cost),
+        }
+        return facts("Solution", rows, [f"{count:,} {Status(value)}" for value, count in ends.items()])

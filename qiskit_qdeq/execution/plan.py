@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qiskit.primitives.containers import BindingsArray, ObservablesArray
+from qiskit.primitives.containers.bindings_array import BindingsArray
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from qiskit_qdeq.evaluation.protocol import Cost

@@ -17,7 +17,7 @@ import numpy as np
 import rustworkx as rx
 from qiskit import QuantumCircuit
 from qiskit.primitives import BaseEstimatorV2, DataBin, PrimitiveJob, PrimitiveResult, PubResult
-from qiskit.primitives.containers import ObservablesArray
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.providers import BackendV2
 

@@ -15,7 +15,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import BaseSamplerV2
-from qiskit.primitives.containers import ObservablesArray
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import SparsePauliOp
 

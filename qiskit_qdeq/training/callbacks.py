@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from qiskit_qdeq._html import grid
 from qiskit_qdeq.training.step import StepResult
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 logger = logging.getLogger("qiskit_qdeq.training")
+
+#: Figures of the history that a result shows.
+_FIGURES = ("loss", "accuracy", "valid_loss", "valid_accuracy", "residual", "unconverged")
 
 
 class Callback(Protocol):
@@ -111,3 +115,21 @@ class TrainingResult:
     best_epoch: int
     steps: int
     stopped: str
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        figures = "".join(f", {name} {last[name]:.4g}" for name in _FIGURES if name in last)
+        return f"TrainingResult({', '.join(self._facts())}{figures})"
+
+    def _repr_html_(self) -> str:
+        epochs = {int(record["epoch"]): record for record in self.history}
+        shown = sorted({min(epochs), max(epochs), *({self.best_epoch} & epochs.keys())}) if epochs else []
+        header = ["", *(f"epoch {epoch}{' (best)' if epoch == self.best_epoch else ''}" for epoch in shown)]
+        names = [name for name in _FIGURES if shown and name in epochs[shown[0]]]
+        rows = [[name, *(f"{epochs[epoch][name]:.4g}" for epoch in shown)] for name in names]
+        return grid("TrainingResult", header, rows, [", ".join(self._facts())])
+
+    def _facts(self) -> list[str]:
+        best = [f"best epoch {self.best_epoch}"] if self.best_epoch >= 0 else []
+        stopped = [f"stopped: {self.stopped}"] if self.stopped else []
+        return [f"{len(self.history)} epochs", f"{self.steps} steps", *best, *stopped]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
+from qiskit_qdeq._html import grid
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.equilibrium.probe import Probe
 from qiskit_qdeq.equilibrium.solvers import Solver
@@ -76,9 +76,14 @@ class CostEstimate:
         return {**asdict(self), "total": asdict(self.total)}
 
     def _repr_html_(self) -> str:
-        rows = [_COLUMNS, *(_cells(label, cost) for label, cost in self._rows())]
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        return f"<table>{body}</table>" + "".join(f"<p>{escape(line)}</p>" for line in self._remarks())
+        return grid("CostEstimate", _COLUMNS, (_cells(label, cost) for label, cost in self._rows()), self._remarks())
+
+    def __repr__(self) -> str:
+        total = self.total
+        return (
+            f"CostEstimate({self.steps:,} steps, {'' if self.exact else 'at most '}{total.jobs:,} jobs, "
+            f"{total.circuits:,} circuits, {total.shots:,} shots, QPU time {_clock(total.qpu_seconds)})"
+        )
 
     def __str__(self) -> str:
         rows = [_COLUMNS, *(_cells(label, cost) for label, cost in self._rows())]

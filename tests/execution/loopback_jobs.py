@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from qiskit import QuantumCircuit, generate_preset_pass_manager
 from qiskit.circuit import ParameterVector
-from qiskit.primitives.containers import ObservablesArray
+from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit_ibm_runtime import EstimatorV2
 from qiskit_ibm_runtime.executor_estimator import Estimator
