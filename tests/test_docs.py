@@ -1,4 +1,7 @@
-"""The programs in docs/callbacks.md, noise.md and connectors.md run as they stand; those of a missing library skip."""
+"""The programs in docs/*.md run as they stand; those of a missing library skip.
+
+On the pages of PAGES all blocks together are one program, on the others each is one.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,15 @@ BLOCKS, NOISE, CONNECTORS = blocks("callbacks.md"), blocks("noise.md"), blocks("
 #: What tells the programs of connectors.md apart, and what they may need, with the extra that brings it.
 WORDS = ("NeuralNetworkClassifier", "TorchConnector", "EstimatorQNN(", "QDEQRegressor")
 EXTRAS = {"qiskit_machine_learning": "ml", "torch": "torch"}
+#: Pages read from top to bottom, and something their program prints.
+PAGES = {
+    "index.md": "% of the training samples",
+    "quickstart.md": "R² = 0.9",
+    "solvers.md": "newton     Solution(",
+    "gradients.md": "gmres    cosine 1.0000",
+    "backends.md": "Cost(",
+    "mathematics.md": "",
+}
 NEEDED = {"tensorboardX": ("tensorboardX",), "mlflow": ("mlflow", "sqlalchemy")}
 
 pytestmark = pytest.mark.skipif(not BLOCKS, reason="an installed package has no documentation beside it")
@@ -110,6 +122,19 @@ def test_noise_moves_the_equilibrium_of_every_model_shown(tmp_path):
 def test_a_classifier_learns_under_noise_as_shown(tmp_path):
     assert float(run_block("QDEQClassifier", tmp_path, NOISE).stdout) > 0.5
     assert len(NOISE) == 2
+
+
+def test_every_page_with_programs_is_among_those_tested():
+    # tiling.md shows a device of 133 qubits: tests/execution/test_copies.py has small ones
+    tested = {*PAGES, "callbacks.md", "noise.md", "connectors.md", "tiling.md"}
+    assert {page.name for page in (ROOT / "docs").glob("*.md") if blocks(page.name)} == tested
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_program_of_a_page_runs_without_a_warning(page, tmp_path):
+    done = run_program("\n".join(blocks(page)), tmp_path)
+    assert PAGES[page] in done.stdout
+    assert "Warning" not in done.stderr
 
 
 def test_connectors_have_a_program_each():

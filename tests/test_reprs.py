@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
     @property
     def facts(self):
-        return {name: value for name, value in self.rows}
+        return dict(self.rows)
 
 
 @pytest.fixture(scope="module")
