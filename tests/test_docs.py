@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pkgutil
 import re
 import struct
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import qiskit_qdeq
+from qiskit_qdeq.exceptions import MissingExtraError
 
 ROOT = Path(qiskit_qdeq.__file__).parent.parent
 
@@ -135,6 +137,26 @@ def test_the_program_of_a_page_runs_without_a_warning(page, tmp_path):
     done = run_program("\n".join(blocks(page)), tmp_path)
     assert PAGES[page] in done.stdout
     assert "Warning" not in done.stderr
+
+
+REFERENCE = sorted(
+    name
+    for page in (ROOT / "docs" / "api").glob("*.md")
+    for name in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_what_the_reference_names_exists_and_is_documented(name):
+    try:
+        assert pkgutil.resolve_name(name).__doc__
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+def test_the_reference_has_every_public_name_of_the_package():
+    for name, home in qiskit_qdeq._HOMES.items():
+        assert {f"qiskit_qdeq.{name}", f"qiskit_qdeq.{home}"} & set(REFERENCE), name
 
 
 def test_connectors_have_a_program_each():
