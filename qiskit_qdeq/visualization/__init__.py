@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qiskit_qdeq.visualization.basins import plot_basins
 from qiskit_qdeq.visualization.circuit import plot_circuit
 from qiskit_qdeq.visualization.confusion import plot_confusion
 from qiskit_qdeq.visualization.contraction import plot_contraction, plot_spectrum
@@ -12,6 +13,7 @@ from qiskit_qdeq.visualization.iterates import plot_iterates
 from qiskit_qdeq.visualization.traces import plot_residual_traces
 
 __all__ = [
+    "plot_basins",
     "plot_circuit",
     "plot_confusion",
     "plot_contraction",

@@ -34,11 +34,9 @@ from qiskit_qdeq.visualization._figure import (
     legend,
     own_or_given,
 )
+from qiskit_qdeq.visualization._plane import BATCH, axis_names, check_states, plane_grid
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Grid points evaluated together.
-_BATCH = 1024
 
 
 def plot_iterates(
@@ -73,7 +71,7 @@ def plot_iterates(
         InputError: for a wrong shape, a state that does not exist, or a model with fewer than two states.
         ConvergenceError: if the sample has no equilibrium that Newton finds from `start`.
     """
-    first, second = _check_states(states, model.num_states)
+    first, second = check_states(states, model.num_states)
     resolution = check_count("resolution", resolution, minimum=8)
     if radius is not None and not (isinstance(radius, int | float) and np.isfinite(radius) and radius > 0):
         raise InputError(f"radius must be a finite number > 0 or None, got {radius!r}")
@@ -101,21 +99,9 @@ def plot_iterates(
     axes.plot(*centre, "o", color=BLACK, markersize=9, fillstyle="none", label="q*")
     axes.set(xlim=window[0], ylim=window[1], aspect="equal")
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    names = [f"state {index}, q$_{{{index}}}$" for index in (first, second)]
-    label(axes, "iterates of one sample", *names)
+    label(axes, "iterates of one sample", *axis_names((first, second)))
     legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, labelspacing=0.4)
     return figure
-
-
-def _check_states(states: Any, num_states: int) -> tuple[int, int]:
-    if num_states < 2:
-        raise InputError(f"the model has {num_states} state; a plane needs at least two")
-    if isinstance(states, str) or not isinstance(states, Sequence) or len(states) != 2:
-        raise InputError(f"states must be two indices of states, got {states!r}")
-    first, second = (check_count("states", state, minimum=0) for state in states)
-    if first == second or max(first, second) >= num_states:
-        raise InputError(f"states must be two different indices in 0..{num_states - 1}, got {states!r}")
-    return first, second
 
 
 def _check_solvers(solvers: Any) -> Mapping[str, Solver]:
@@ -203,9 +189,8 @@ def _draw_residual(
     resolution: int,
 ) -> None:
     x, y = (np.linspace(low, high, resolution) for low, high in window)
-    grid = np.broadcast_to(equilibrium, (resolution**2, len(equilibrium))).copy()
-    grid[:, states[0]], grid[:, states[1]] = (part.ravel() for part in np.meshgrid(x, y))
-    residual = np.concatenate([_residuals(problem, grid[i : i + _BATCH]) for i in range(0, len(grid), _BATCH)])
+    grid = plane_grid(equilibrium, states, x, y)
+    residual = np.concatenate([_residuals(problem, grid[i : i + BATCH]) for i in range(0, len(grid), BATCH)])
     residual = np.ma.masked_invalid(residual).reshape(resolution, resolution)
     top = float(residual.max())
     # the residual is zero at q*: the scale ends where the grid no longer resolves the well
