@@ -23,7 +23,7 @@ from qiskit_qdeq.exceptions import InputError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Two solved states further apart than this are two equilibria.
-_DISTINCT = 1e-3
+DISTINCT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _count_equilibria(
         start: Array = rng.uniform(-1, 1, solution.state.shape)  # type: ignore[assignment]
         other = solve(problem, solver, start, on_failure="accept")
         for row in np.flatnonzero(other.converged):
-            if all(np.linalg.norm(other.state[row] - state) > _DISTINCT for state in found[row]):
+            if all(np.linalg.norm(other.state[row] - state) > DISTINCT for state in found[row]):
                 found[row].append(other.state[row])
     return np.array([len(states) for states in found])
 
