@@ -5,12 +5,18 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from qiskit_qdeq.execution.waiting import duration
+
+with warnings.catch_warnings():
+    # in a notebook without ipywidgets tqdm takes its text bar, and would warn of it where nobody asked for a bar
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"
 #: Seconds between lines where there is something new to say, and where there is not.
