@@ -88,15 +88,13 @@ def plot_basins(
     starts = plane_grid(middle, spanning, left + (right - left) * cells, bottom + (top - bottom) * cells)
     ends, steps, reached = _solve_from(problem, sample, starts, chosen)
     equilibria = _equilibria(problem, sample, starts, ends[reached], chosen.tol)
+    # from left to right, so that pictures of several solvers agree in their colours
+    equilibria = equilibria[np.lexsort(equilibria[:, spanning[::-1]].round(6).T)]
     owner = np.where(reached, _nearest(ends, equilibria), -1)
-    counts = np.bincount(owner[reached], minlength=len(equilibria))
-    # the largest basin gets the first colour
-    order = np.argsort(-counts, kind="stable")
-    rank = np.append(np.argsort(order), -1)
+    share = np.bincount(owner[reached], minlength=len(equilibria)) / len(starts)
     figure, axes = own_or_given(axes, 5.6, 5.2)
-    _draw_basins(figure, axes, rank[owner], steps, resolution, (left, right, bottom, top))
-    radius = _spectral_radii(problem, sample, equilibria)
-    _draw_equilibria(axes, equilibria[order][:, list(spanning)], radius[order], counts[order] / len(starts))
+    _draw_basins(figure, axes, owner, steps, resolution, (left, right, bottom, top))
+    _draw_equilibria(axes, equilibria[:, spanning], _spectral_radii(problem, sample, equilibria), share)
     if not reached.all():
         axes.plot([], [], "s", color=GREY, label=f"no equilibrium reached: {100 * np.mean(~reached):.0f} % of starts")
     axes.set(xlim=(left, right), ylim=(bottom, top))
@@ -166,18 +164,18 @@ def _spectral_radii(problem: EquilibriumMap, sample: int, equilibria: Array) -> 
 def _draw_basins(
     figure: Figure,
     axes: Axes,
-    rank: Array,
+    owner: Array,
     steps: Array,
     resolution: int,
     extent: tuple[float, float, float, float],
 ) -> None:
     colors = np.array([to_rgb(color) for color in _COLORS])
-    known = rank >= 0
+    known = owner >= 0
     # a few starts beside a border take very long: they would leave no shades to the others
     low, high = np.percentile(steps[known], (1, 99)) if known.any() else (0, 1)
     norm = Normalize(low, max(high, low + 1), clip=True)
     depth = _PALE + (1 - _PALE) * np.asarray(norm(steps))[:, None]
-    pixels = np.where(known[:, None], 1 - depth + depth * colors[rank % len(colors)], to_rgb(GREY))
+    pixels = np.where(known[:, None], 1 - depth + depth * colors[owner % len(colors)], to_rgb(GREY))
     axes.imshow(pixels.reshape(resolution, resolution, 3), origin="lower", extent=extent, aspect="equal")
     if not known.any():
         return
@@ -189,14 +187,16 @@ def _draw_basins(
 
 
 def _draw_equilibria(axes: Axes, points: Array, radius: Array, share: Array) -> None:
-    for index, ((x, y), rho, part) in enumerate(zip(points, radius, share, strict=True)):
-        if part:
-            look: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": _COLORS[index % len(_COLORS)]}
-            name = f"q*: from {100 * part:.0f} % of starts, ρ(J) = {rho:.2f}"
+    for place, index in enumerate(np.argsort(-share, kind="stable")):
+        if share[index]:
+            look: dict[str, Any] = {"marker": "o", "markerfacecolor": _COLORS[index % len(_COLORS)]}
+            name = f"q*: from {100 * share[index]:.0f} % of starts, ρ(J) = {radius[index]:.2f}"
         else:
-            look = {"marker": "X", "markersize": 9, "markerfacecolor": BLACK}
-            name = f"q*: from no start, ρ(J) = {rho:.2f}"
-        if index >= _NAMED:
-            name = f"and {len(points) - _NAMED} more" if index == _NAMED else ""
+            look = {"marker": "X", "markerfacecolor": BLACK}
+            name = f"q*: from no start, ρ(J) = {radius[index]:.2f}"
+        if place >= _NAMED:
+            name = f"and {len(points) - _NAMED} more" if place == _NAMED else ""
         # a white rim stands out from every basin
-        axes.plot(x, y, linestyle="", markeredgecolor="white", markeredgewidth=1.4, label=name, **look)
+        axes.plot(
+            *points[index], linestyle="", markersize=9, markeredgecolor="white", markeredgewidth=1.4, label=name, **look
+        )

@@ -11,7 +11,7 @@ from qiskit_qdeq.evaluation.protocol import Evaluation
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.presets import model_config
 from qiskit_qdeq.visualization import plot_basins
-from qiskit_qdeq.visualization._figure import BLACK, BLUE, GREY, VERMILLION
+from qiskit_qdeq.visualization._figure import BLACK, BLUE, GREEN, GREY
 from qiskit_qdeq.visualization.basins import _COLORS
 
 nan = np.nan
@@ -66,9 +66,9 @@ def marks(figure, marker):
 
 def test_a_start_has_the_colour_of_the_equilibrium_it_goes_to(tmp_path):
     figure = plot_basins(Cubic(), 1, extent=(-1, 1.5, -1, 1), resolution=10)
-    # the larger basin, that of 1, has the first colour
+    # colours in order from left to right; the second is that of 0, which nothing reaches
     columns = -1 + 2.5 * (np.arange(10) + 0.5) / 10
-    np.testing.assert_array_equal(hues(figure), np.broadcast_to(np.where(columns > 0, 0, 1), (10, 10)))
+    np.testing.assert_array_equal(hues(figure), np.broadcast_to(np.where(columns > 0, 2, 0), (10, 10)))
     assert marks(figure, "o") == {(1, 0), (-1, 0)}
     figure.savefig(tmp_path / "basins.png", dpi=40)
 
@@ -178,7 +178,7 @@ def test_a_float32_model_is_drawn():
 def test_axes_of_the_caller_are_used():
     figure = Figure()
     assert plot_basins(Cubic(), 1, resolution=8, axes=figure.add_subplot()) is figure
-    assert {BLUE, VERMILLION, BLACK} == {line.get_markerfacecolor() for line in figure.axes[0].lines}
+    assert {BLUE, GREEN, BLACK} == {line.get_markerfacecolor() for line in figure.axes[0].lines}
 
 
 @pytest.mark.parametrize(
