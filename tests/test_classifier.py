@@ -339,7 +339,7 @@ BAD = {
     "num_qubits": [0, -1, 1, 2.5, "4"],
     "encoding": ["basis", None],
     "ansatz": ["ring", 3],
-    "readout": ["zzzz", ""],
+    "readout": ["zzzzz", ""],
     "template": [3, "paper"],
     "state_scale": [float("nan"), float("inf"), "1"],
     "bias": [float("nan"), float("inf"), "x", None],

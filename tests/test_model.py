@@ -147,7 +147,7 @@ def test_presets_build_models_whose_configuration_rebuilds_them(preset, sizes, o
         (lambda: model_config("default", 16, 2, 4, bias=1.0).build(), "17 inputs"),
         (lambda: model_config("default", 4, 2, 2, encoding="basis").build(), "'basis'"),
         (lambda: model_config("default", 4, 2, 2, ansatz="deep").build(), "'deep'"),
-        (lambda: model_config("default", 4, 2, 2, readout="zzzz").build(), "'zzzz'"),
+        (lambda: model_config("default", 4, 2, 2, readout="zzzzz").build(), "'zzzzz'"),
         (lambda: model_config("paper", 8, 2, 3).build(), "num_qubits .*3"),
         (lambda: model_config("default", 4, 2, 2, dtype="float16").build(), "'float16'"),
         (lambda: model_config("default", 4, 2, 0).build(), "num_qubits must be an integer >= 1, got 0"),

@@ -305,7 +305,7 @@ MISTAKES = [
     (["--mode", "explicit"], "explicit"),
     (["--encoding", "basis"], "basis"),
     (["--ansatz", "ring"], "ring"),
-    (["--readout", "zzzz"], "zzzz"),
+    (["--readout", "zzzzz"], "zzzzz"),
     (["--preset", "authors"], "authors"),
     (["--regularization-strength", "-1", "--regularization", "state"], "strength"),
     (["--learning-speed", "1"], "--learning-speed"),

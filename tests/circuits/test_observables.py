@@ -32,7 +32,7 @@ def test_correlators_come_by_size_and_then_lexicographically():
 
 
 @pytest.mark.parametrize("num_qubits", [1, 2, 4, 10])
-@pytest.mark.parametrize(("name", "order"), [("z", 1), ("zz", 2), ("zzz", 3)])
+@pytest.mark.parametrize(("name", "order"), [("z", 1), ("zz", 2), ("zzz", 3), ("zzzz", 4)])
 def test_named_readouts_are_all_products_up_to_their_order(num_qubits, name, order):
     observables = readout_observables(num_qubits, name)
     assert len(set(labels(observables))) == len(observables)
@@ -40,9 +40,9 @@ def test_named_readouts_are_all_products_up_to_their_order(num_qubits, name, ord
     assert labels(observables)[:num_qubits] == labels(z_observables(num_qubits))
 
 
-@pytest.mark.parametrize("name", ["zzzz", "Z", "", "x"])
+@pytest.mark.parametrize("name", ["zzzzz", "Z", "", "x"])
 def test_an_unknown_readout_name_is_an_error_that_lists_the_known_ones(name):
-    with pytest.raises(InputError, match=r"\['z', 'zz', 'zzz'\]"):
+    with pytest.raises(InputError, match=r"\['z', 'zz', 'zzz', 'zzzz'\]"):
         readout_observables(3, name)
 
 
