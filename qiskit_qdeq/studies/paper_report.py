@@ -98,7 +98,9 @@ def markdown(rows: Sequence[Figures], skipped: Sequence[str] = ()) -> str:
     parts = []
     for name, group in groupby(rows, key=lambda row: row["table"]):
         members = list(group)
-        parts += [f"## {TABLES[name].title}", "", *_table(members), "", *_differences(members), ""]
+        best = members[0].get("best")
+        known = [] if best is None else [f"The paper's best: {100 * best:.2f} %.", ""]
+        parts += [f"## {TABLES[name].title}", "", *known, *_table(members), "", *_differences(members), ""]
     parts += [f"Not run: {reason}." for reason in skipped]
     return "\n".join(parts).rstrip() + "\n"
 
