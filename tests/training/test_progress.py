@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -267,3 +269,17 @@ def test_what_was_spent_and_is_left():
     account = Account(Budget(circuits=100, qpu_seconds=60), Cost(30, 3000, 2, qpu_seconds=12.34))
     assert progress._spent(account) == "30 circuits (70 left), 3,000 shots, QPU 12.3 s (47.7 left)"
     assert progress._spent(Account()) == ""
+
+
+IN_A_NOTEBOOK = """
+import sys, types
+sys.modules["ipywidgets"] = None
+kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
+import qiskit_qdeq.training.display
+"""
+
+
+def test_a_notebook_without_ipywidgets_is_not_warned_of_bars_nobody_asked_for():
+    done = subprocess.run([sys.executable, "-c", IN_A_NOTEBOOK], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
