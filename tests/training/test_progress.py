@@ -271,9 +271,11 @@ def test_what_was_spent_and_is_left():
     assert progress._spent(Account()) == ""
 
 
+# what tqdm takes for a notebook, old and new versions of it
 IN_A_NOTEBOOK = """
 import sys, types
 sys.modules["ipywidgets"] = None
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("ipykernel.zmqshell")
 kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
 import qiskit_qdeq.training.display
