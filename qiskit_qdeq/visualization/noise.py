@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from qiskit_qdeq.circuits._checks import check_reals
 from qiskit_qdeq.exceptions import InputError
@@ -17,9 +18,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _MARKERS = "os^Dv<>"
 #: Largest over smallest value from which an axis is logarithmic.
-_LOG_FROM = 20.0
+_LOG_FROM = 10.0
 #: Strengths up to which a logarithmic axis names each of them.
 _NAMED = 7
+#: Largest over smallest value from which only the decades are named.
+_MANY = 300.0
 
 
 def plot_noise(
@@ -34,7 +37,7 @@ def plot_noise(
     """Draw a figure of one or more models against the strength of noise, or against shots.
 
     Points are means over repetitions (seeds, draws of shots), the band around them is one standard deviation to either side.
-    An axis whose values are all positive and differ by more than a factor of 20 is logarithmic; on it a band ends at the
+    An axis whose values are all positive and differ by more than a factor of 10 is logarithmic; on it a band ends at the
     smallest repetition.
 
     Args:
@@ -77,6 +80,8 @@ def plot_noise(
             axes.fill_between(strengths, low, middle + spread, color=color, alpha=0.2, linewidth=0, zorder=1)
         marker = _MARKERS[index % len(_MARKERS)]
         axes.plot(strengths, middle, color=color, marker=marker, markersize=4, linewidth=1.3, label=str(name), zorder=2)
+    if logarithmic:
+        _name_decades(axes)
     label(axes, title, against, figure)
     if len(checked) > 1:
         legend(axes)
@@ -90,6 +95,14 @@ def _repetitions(name: str, values: Any, count: int) -> Array:
     if len(array) != count:
         raise InputError(f"{name} must have one row per strength, {count}, got shape {array.shape}")
     return array.reshape(count, -1)
+
+
+def _name_decades(axes: Axes) -> None:
+    """Plain numbers at 1, 2 and 5 of every decade, at 1 where there are many."""
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _MANY * low else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _is_wide(values: Array) -> bool:
