@@ -74,7 +74,7 @@ def test_a_dry_resume_predicts_what_is_left_and_takes_no_lock(tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             train.main({**SHORT, "output": folder})
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr("qiskit_qdeq.programs.folder._locked", None)
+    monkeypatch.setattr("qiskit_qdeq.programs.folder.locked", None)
     left = train.main({"output": folder, "resume": True, "dry_run": True, "quiet": True})
     assert left["steps"] == whole["steps"] - 1
     assert left["total"]["shots"] == whole["total"]["shots"] - whole["first_step"]["shots"]
