@@ -70,7 +70,7 @@ def _run(task: str, preset: str, mode: str, seed: int, options: object) -> dict:
     if options.epochs:
         arguments["epochs"] = options.epochs
     with tempfile.TemporaryDirectory() as folder:
-        return train({**arguments, "output": folder})
+        return train(None, {**arguments, "output": folder})
 
 
 if __name__ == "__main__":

@@ -130,8 +130,8 @@ def test_a_readout_with_another_number_of_observables_than_classes_is_refused():
 
 def test_the_programs_train_and_evaluate_it(tmp_path):
     options = {"preset": "paper", "mode": "direct", "head": "none", "epochs": 2, "limit": 40, "no_plots": True}
-    metrics = train({**options, "output": tmp_path / "run", "quiet": True})
+    metrics = train(None, {**options, "output": tmp_path / "run", "quiet": True})
     assert metrics["num_parameters"] == metrics["num_weights"] == 39
     assert metrics["configuration"]["dropout"] == 0
-    again = evaluate({"directory": str(tmp_path / "run"), "quiet": True})
+    again = evaluate(None, {"directory": str(tmp_path / "run"), "quiet": True})
     assert again["accuracy"] == metrics["test_accuracy"]

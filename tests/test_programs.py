@@ -104,11 +104,11 @@ class TestMetrics:
         assert f"{metrics['test_accuracy']:.2%}" in capsys.readouterr().out
 
     def test_evaluate_reproduces_the_validation_figures_and_takes_a_file(self, finished):
-        again = evaluate.main({"directory": str(finished / CHECKPOINT), "split": "valid", "quiet": True})
+        again = evaluate.main(None, {"directory": str(finished / CHECKPOINT), "split": "valid", "quiet": True})
         assert again["accuracy"] == metrics_of(finished)["valid_accuracy"]
 
     def test_evaluate_with_another_solver_finds_the_same_equilibria(self, finished):
-        again = evaluate.main({"directory": str(finished), "solver": "scipy:hybr", "tol": 1e-10, "quiet": True})
+        again = evaluate.main(None, {"directory": str(finished), "solver": "scipy:hybr", "tol": 1e-10, "quiet": True})
         assert again["loss"] == pytest.approx(metrics_of(finished)["test_loss"], abs=1e-6)
         assert again["residual"] <= 1e-10
 
@@ -127,7 +127,7 @@ class TestMetrics:
     def test_summary_names_accuracy_and_folder(self, tmp_path):
         lines = []
         words = {"epochs": 1, "limit": 60, "no_plots": True, "output": str(tmp_path / "new")}
-        metrics = train.main(words, publish=lines.append)
+        metrics = train.main(None, words, publish=lines.append)
         assert f"{metrics['test_accuracy']:.2%}" in lines[0]
         assert str(tmp_path / "new") in lines[-1]
 
@@ -214,7 +214,9 @@ class TestOutput:
     def test_overwrite_replaces_the_run(self, run):
         assert main(["train", *TINY, "--seed", "5", "--output", str(run), "--overwrite"]) == 0
         assert metrics_of(run)["seed"] == 5
-        assert evaluate.main({"directory": str(run), "quiet": True})["accuracy"] == metrics_of(run)["test_accuracy"]
+        assert (
+            evaluate.main(None, {"directory": str(run), "quiet": True})["accuracy"] == metrics_of(run)["test_accuracy"]
+        )
 
     @pytest.mark.parametrize("target", ["file", "file/sub", "/proc/qdeq/run"])
     def test_folder_that_cannot_be_made_is_named(self, tmp_path, capsys, target):
@@ -231,7 +233,7 @@ class TestOutput:
         assert (tmp_path / "notes" / "checkpoint.json").read_text("utf-8") == "my notes"
 
     def test_output_may_be_a_path(self, tmp_path):
-        train.main({"epochs": 1, "limit": 40, "no_plots": True, "quiet": True, "output": tmp_path / "new"})
+        train.main(None, {"epochs": 1, "limit": 40, "no_plots": True, "quiet": True, "output": tmp_path / "new"})
         assert metrics_of(tmp_path / "new")["epochs"] == 1
 
     def test_two_runs_at_once_without_output_do_not_share_a_folder(self):
@@ -267,7 +269,7 @@ class TestDamage:
 
     def test_previous_generation_can_be_evaluated(self, run):
         (run / CHECKPOINT).unlink()
-        found = evaluate.main({"directory": str(run / f"{CHECKPOINT}.previous"), "quiet": True})
+        found = evaluate.main(None, {"directory": str(run / f"{CHECKPOINT}.previous"), "quiet": True})
         assert found["samples"] == 60
 
     @pytest.mark.parametrize("name", ["nothing", "."])
@@ -372,11 +374,11 @@ class TestMistakes:
     @pytest.mark.parametrize("values", [{"epoch": 3}, {"preset": "x"}, {"epochs": "3"}, {"classes": "0,1"}])
     def test_python_callers_get_an_input_error(self, values):
         with pytest.raises(InputError, match=next(iter(values))):
-            train.main({**values, "output": "new"})
+            train.main(None, {**values, "output": "new"})
 
     def test_python_callers_of_evaluate_get_a_checkpoint_error(self):
         with pytest.raises(CheckpointError, match="nothing"):
-            evaluate.main({"directory": "nothing"})
+            evaluate.main(None, {"directory": "nothing"})
 
     @pytest.mark.parametrize(
         ("error", "code"),
@@ -401,7 +403,7 @@ class TestMistakes:
 def reference(tmp_path_factory):
     """Metrics of newton with the exact gradient, per encoding."""
     return {
-        encoding: train.main({**SMALL, "encoding": encoding, "output": str(tmp_path_factory.mktemp(encoding))})
+        encoding: train.main(None, {**SMALL, "encoding": encoding, "output": str(tmp_path_factory.mktemp(encoding))})
         for encoding in ("amplitude", "angle")
     }
 
@@ -414,7 +416,7 @@ class TestEveryChoice:
     @pytest.mark.parametrize("encoding", ["amplitude", "angle"])
     @pytest.mark.parametrize("solver", ["broyden", "anderson", "picard", *(f"scipy:{name}" for name in METHODS)])
     def test_every_solver(self, reference, encoding, solver):
-        found = train.main({**SMALL, "encoding": encoding, "solver": solver, "output": "new"})
+        found = train.main(None, {**SMALL, "encoding": encoding, "solver": solver, "output": "new"})
         assert found["test_loss"] == pytest.approx(reference[encoding]["test_loss"], abs=1e-6)
         assert found["test_accuracy"] == reference[encoding]["test_accuracy"]
         assert found["test_max_residual"] <= 1e-9
@@ -425,19 +427,21 @@ class TestEveryChoice:
     def test_every_backward_mode(self, reference, encoding, backward):
         # the last three approximate the gradient: near the exact one where the map is this contractive
         within = 1e-6 if backward in {"gmres", "broyden", "anderson"} else 1e-2
-        found = train.main({**SMALL, "encoding": encoding, "solver": "broyden", "backward": backward, "output": "new"})
+        found = train.main(
+            None, {**SMALL, "encoding": encoding, "solver": "broyden", "backward": backward, "output": "new"}
+        )
         assert found["test_loss"] == pytest.approx(reference[encoding]["test_loss"], abs=within)
 
     @pytest.mark.parametrize("encoding", ["amplitude", "angle"])
     @pytest.mark.parametrize("start", ["warm", "direct"])
     @pytest.mark.parametrize("solver", ["newton", "anderson"])
     def test_every_start(self, reference, encoding, start, solver):
-        found = train.main({**SMALL, "encoding": encoding, "start": start, "solver": solver, "output": "new"})
+        found = train.main(None, {**SMALL, "encoding": encoding, "start": start, "solver": solver, "output": "new"})
         assert found["test_loss"] == pytest.approx(reference[encoding]["test_loss"], abs=1e-6)
 
     @pytest.mark.parametrize("encoding", ["amplitude", "angle"])
     def test_many_direct_layers_are_the_equilibrium(self, reference, encoding):
-        found = train.main({**DIRECT, "encoding": encoding, "layers": 40, "output": "new"})
+        found = train.main(None, {**DIRECT, "encoding": encoding, "layers": 40, "output": "new"})
         assert found["test_loss"] == pytest.approx(reference[encoding]["test_loss"], abs=1e-6)
 
     @pytest.mark.parametrize(
@@ -463,10 +467,10 @@ class TestEveryChoice:
     )
     def test_every_other_option_trains_and_is_evaluated_alike(self, options):
         values = options if "mode" in options else {**SMALL, **options}
-        found = train.main({**values, "output": "new"})
+        found = train.main(None, {**values, "output": "new"})
         assert math.isfinite(found["test_loss"])
         assert 1 <= found["epochs"] <= values["epochs"]
-        again = evaluate.main({"directory": "new", "quiet": True})
+        again = evaluate.main(None, {"directory": "new", "quiet": True})
         assert (again["accuracy"], again["loss"]) == (found["test_accuracy"], found["test_loss"])
 
 
@@ -479,8 +483,8 @@ class TestRuntimePrograms:
         return module
 
     def test_they_are_importable_mains(self):
-        found = self.load("train").main({**SMALL, "output": "new"})
-        again = self.load("evaluate").main({"directory": "new", "quiet": True})
+        found = self.load("train").main(None, {**SMALL, "output": "new"})
+        again = self.load("evaluate").main(None, {"directory": "new", "quiet": True})
         assert again["accuracy"] == found["test_accuracy"]
 
     def test_they_are_scripts_with_the_same_exit_codes(self, finished, tmp_path):

@@ -20,12 +20,12 @@ MEASURED = {**TINY, "backend": "aer", "shots": 200}
 @pytest.fixture(scope="module")
 def exact_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exact") / "run"
-    train.main({**TINY, "epochs": 30, "limit": 60, "output": folder})
+    train.main(None, {**TINY, "epochs": 30, "limit": 60, "output": folder})
     return folder
 
 
 def test_training_from_shots_counts_what_it_spends(tmp_path):
-    metrics = train.main({**MEASURED, "output": tmp_path / "run"})
+    metrics = train.main(None, {**MEASURED, "output": tmp_path / "run"})
     stored = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))
     history = metrics["jobs"]
     # two steps of two jobs, and two jobs for each of validation and test: the epoch's validation is not measured again
@@ -38,7 +38,7 @@ def test_training_from_shots_counts_what_it_spends(tmp_path):
 
 def test_the_seed_decides_the_shots(tmp_path):
     runs = [
-        train.main({**MEASURED, "output": tmp_path / name, "seed": seed})
+        train.main(None, {**MEASURED, "output": tmp_path / name, "seed": seed})
         for name, seed in zip("abc", (0, 0, 1), strict=True)
     ]
     assert runs[0]["test_loss"] == runs[1]["test_loss"] != runs[2]["test_loss"]
@@ -46,11 +46,11 @@ def test_the_seed_decides_the_shots(tmp_path):
 
 def test_a_measured_run_resumes_only_on_its_own_backend(tmp_path):
     folder = tmp_path / "run"
-    train.main({**MEASURED, "output": folder})
+    train.main(None, {**MEASURED, "output": folder})
     for other in ({"shots": 300}, {"noise": "0.001,0.01,0.02"}, {"backend": "statevector"}):
         with pytest.raises(CheckpointError, match="execution"):
-            train.main({**MEASURED, "output": folder, "resume": True, **other})
-    again = train.main({"output": folder, "resume": True, "quiet": True, "no_plots": True})
+            train.main(None, {**MEASURED, "output": folder, "resume": True, **other})
+    again = train.main(None, {"output": folder, "resume": True, "quiet": True, "no_plots": True})
     assert again["shots"] == json.loads((folder / "metrics.json").read_text("utf-8"))["shots"]
 
 
@@ -64,7 +64,7 @@ def test_a_measured_run_resumes_only_on_its_own_backend(tmp_path):
     ],
 )
 def test_an_exact_run_is_evaluated_on_other_backends(exact_run, options):
-    metrics = evaluate.main({"directory": exact_run, "limit": 12, "quiet": True, **options})
+    metrics = evaluate.main(None, {"directory": exact_run, "limit": 12, "quiet": True, **options})
     assert metrics["circuits"] > 0
     assert metrics["jobs"] == 2
     assert 0 < metrics["residual"] < 0.5
@@ -72,28 +72,28 @@ def test_an_exact_run_is_evaluated_on_other_backends(exact_run, options):
 
 def test_training_in_computed_noise_is_a_run_of_its_own(exact_run, tmp_path):
     noisy = {**TINY, "noise": "0.002,0.02,0.03", "output": tmp_path / "run"}
-    metrics = train.main(noisy)
+    metrics = train.main(None, noisy)
     assert metrics["circuits"] == 0
     assert metrics["test_residual"] < 1e-4
     with pytest.raises(CheckpointError, match="execution"):
-        train.main({**noisy, "resume": True, "noise": "0.002,0.02,0.04"})
+        train.main(None, {**noisy, "resume": True, "noise": "0.002,0.02,0.04"})
     computed, measured = (
-        evaluate.main({"directory": exact_run, "limit": 12, "quiet": True, "noise": "0.002,0.02,0.03", **options})
+        evaluate.main(None, {"directory": exact_run, "limit": 12, "quiet": True, "noise": "0.002,0.02,0.03", **options})
         for options in ({}, {"backend": "aer", "solver": "newton"})
     )
     assert computed["loss"] == pytest.approx(measured["loss"], rel=1e-6)
     assert computed["loss"] != pytest.approx(
-        evaluate.main({"directory": exact_run, "limit": 12, "quiet": True})["loss"]
+        evaluate.main(None, {"directory": exact_run, "limit": 12, "quiet": True})["loss"]
     )
 
 
 def test_fine_tuning_starts_from_the_parameters_of_a_run(exact_run, tmp_path):
     barely = {**MEASURED, "learning_rate": 1e-9, "output": tmp_path / "run", "backend": "aer", "shots": None}
-    exact = evaluate.main({"directory": exact_run, "limit": 12, "quiet": True})
-    tuned = train.main({**barely, "init_from": exact_run})
+    exact = evaluate.main(None, {"directory": exact_run, "limit": 12, "quiet": True})
+    tuned = train.main(None, {**barely, "init_from": exact_run})
     assert tuned["test_loss"] == pytest.approx(exact["loss"], abs=1e-5)
     with pytest.raises(InputError, match=r"init-from .* must be the same"):
-        train.main({**TINY, "init_from": exact_run, "output": tmp_path / "other", "readout": "z"})
+        train.main(None, {**TINY, "init_from": exact_run, "output": tmp_path / "other", "readout": "z"})
 
 
 def test_mode_on_the_command_line_means_both(tmp_path, capsys):
@@ -144,7 +144,7 @@ def test_mode_on_the_command_line_means_both(tmp_path, capsys):
 )
 def test_options_that_cannot_be_used_are_refused_by_name(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        train.main({**TINY, "output": tmp_path / "run", **options})
+        train.main(None, {**TINY, "output": tmp_path / "run", **options})
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_two_execution_modes_on_the_command_line_are_refused(words, capsys):
 
 
 def test_resuming_a_finished_run_keeps_the_timings_of_its_training(tmp_path):
-    first = train.main({**MEASURED, "output": tmp_path / "run"})
-    again = train.main({"output": tmp_path / "run", "resume": True, "quiet": True, "no_plots": True})
+    first = train.main(None, {**MEASURED, "output": tmp_path / "run"})
+    again = train.main(None, {"output": tmp_path / "run", "resume": True, "quiet": True, "no_plots": True})
     assert again["ms_per_step"] == first["ms_per_step"] > 0
     assert again["train_seconds"] == first["train_seconds"]
 
 
 def test_what_an_evaluation_cost_is_printed(exact_run, capsys):
-    evaluate.main({"directory": exact_run, "limit": 12, "backend": "aer", "shots": 100})
+    evaluate.main(None, {"directory": exact_run, "limit": 12, "backend": "aer", "shots": 100})
     assert "82 circuits in 2 jobs" in capsys.readouterr().out

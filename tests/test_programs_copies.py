@@ -22,20 +22,21 @@ def exit_code(words):
 
 
 def test_a_run_with_copies_counts_executions_of_all_of_them_and_resumes_as_itself(tmp_path):
-    single = train.main({**TINY, "output": tmp_path / "single"})
+    single = train.main(None, {**TINY, "output": tmp_path / "single"})
     folder = tmp_path / "run"
-    metrics = train.main({**TINY, "copies": 4, "output": folder})
+    metrics = train.main(None, {**TINY, "copies": 4, "output": folder})
     assert metrics["jobs"] == single["jobs"]
     assert single["circuits"] / 4 <= metrics["circuits"] < single["circuits"] / 4 + metrics["jobs"]
     assert metrics["shots"] == 200 * metrics["circuits"]
     stored = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert stored["execution"]["copies"] == stored["arguments"]["copies"] == 4
     with pytest.raises(CheckpointError, match="copies: stored 4, wanted 2"):
-        train.main({**TINY, "copies": 2, "output": folder, "resume": True})
-    again = train.main({"output": folder, "resume": True, "quiet": True, "no_plots": True})
+        train.main(None, {**TINY, "copies": 2, "output": folder, "resume": True})
+    again = train.main(None, {"output": folder, "resume": True, "quiet": True, "no_plots": True})
     assert again["circuits"] == metrics["circuits"]
     found = evaluate.main(
-        {"directory": folder, "backend": "fake:guadalupe", "copies": "auto", "shots": 100, "limit": 4, "quiet": True}
+        None,
+        {"directory": folder, "backend": "fake:guadalupe", "copies": "auto", "shots": 100, "limit": 4, "quiet": True},
     )
     assert 0 < found["circuits"] < 4 * 5 + 10 + 4
 
@@ -56,4 +57,4 @@ def test_copies_that_make_no_sense_are_refused_in_one_line(words, message, capsy
 
 def test_python_callers_get_an_input_error():
     with pytest.raises(InputError, match="copies must be"):
-        train.main({**TINY, "copies": 1.5})
+        train.main(None, {**TINY, "copies": 1.5})

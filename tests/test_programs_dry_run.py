@@ -46,23 +46,23 @@ def test_a_dry_run_prints_a_table_and_leaves_no_trace(nothing_runs, capsys):
 
 
 def test_a_dry_run_predicts_what_the_run_then_executes(tmp_path):
-    predicted = train.main({**SHORT, "dry_run": True, "output": tmp_path / "run"})
+    predicted = train.main(None, {**SHORT, "dry_run": True, "output": tmp_path / "run"})
     assert not (tmp_path / "run").exists()
     json.dumps(predicted)
-    metrics = train.main({**SHORT, "output": tmp_path / "run"})
+    metrics = train.main(None, {**SHORT, "output": tmp_path / "run"})
     for name in ("circuits", "shots", "jobs"):
         assert predicted["total"][name] == metrics[name]
     # and the evaluation of what was trained
     options = {"directory": str(tmp_path / "run"), "backend": "aer", "shots": 32, "quiet": True}
-    predicted = evaluate.main({**options, "dry_run": True, "json": str(tmp_path / "never.json")})
-    found = evaluate.main(options)
+    predicted = evaluate.main(None, {**options, "dry_run": True, "json": str(tmp_path / "never.json")})
+    found = evaluate.main(None, options)
     for name in ("circuits", "shots", "jobs"):
         assert predicted["total"][name] == found[name]
     assert not (tmp_path / "never.json").exists()
 
 
 def test_a_dry_resume_predicts_what_is_left_and_takes_no_lock(tmp_path, monkeypatch):
-    folder, whole = tmp_path / "run", train.main({**SHORT, "dry_run": True})
+    folder, whole = tmp_path / "run", train.main(None, {**SHORT, "dry_run": True})
     step = Trainer._step
 
     def interrupted(self):
@@ -72,14 +72,14 @@ def test_a_dry_resume_predicts_what_is_left_and_takes_no_lock(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train.main({**SHORT, "output": folder})
+            train.main(None, {**SHORT, "output": folder})
     before = {path: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr("qiskit_qdeq.programs.folder.locked", None)
-    left = train.main({"output": folder, "resume": True, "dry_run": True, "quiet": True})
+    left = train.main(None, {"output": folder, "resume": True, "dry_run": True, "quiet": True})
     assert left["steps"] == whole["steps"] - 1
     assert left["total"]["shots"] == whole["total"]["shots"] - whole["first_step"]["shots"]
     with pytest.raises(CheckpointError, match="execution"):
-        train.main({"output": folder, "resume": True, "dry_run": True, "quiet": True, "shots": 99})
+        train.main(None, {"output": folder, "resume": True, "dry_run": True, "quiet": True, "shots": 99})
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -92,7 +92,7 @@ def test_a_device_is_only_asked_what_it_is(nothing_runs, monkeypatch):
     for name in ("Session", "Batch"):
         monkeypatch.setattr(qiskit_ibm_runtime, name, refused)
     options = {"backend": "ibm:torino", "execution_mode": "session", "max_time": 60, "limit": 8, "quiet": True}
-    found = train.main({**options, "dry_run": True})
+    found = train.main(None, {**options, "dry_run": True})
     assert asked == ["torino"]
     assert found["total"]["qpu_seconds"] > 2 * found["total"]["jobs"]
     assert not list(nothing_runs.iterdir())
@@ -110,5 +110,5 @@ def test_a_device_is_only_asked_what_it_is(nothing_runs, monkeypatch):
 )
 def test_what_cannot_be_predicted_or_run_is_refused(nothing_runs, options, message):
     with pytest.raises(InputError, match=message):
-        train.main({"dry_run": True, "limit": 8, **options})
+        train.main(None, {"dry_run": True, "limit": 8, **options})
     assert not list(nothing_runs.iterdir())

@@ -45,8 +45,10 @@ def test_importing_the_package_installs_nothing_but_a_null_handler():
 def test_a_quiet_program_prints_nothing_and_logs_all_the_same(tmp_path, capfd):
     log = tmp_path / "run.log"
     options = {**TINY, "backend": "aer", "shots": 64, "quiet": True, "log_file": str(log)}
-    train.main({**options, "output": tmp_path / "run"})
-    evaluate.main({"directory": tmp_path / "run", "backend": "aer", "shots": 64, "quiet": True, "log_file": str(log)})
+    train.main(None, {**options, "output": tmp_path / "run"})
+    evaluate.main(
+        None, {"directory": tmp_path / "run", "backend": "aer", "shots": 64, "quiet": True, "log_file": str(log)}
+    )
     assert capfd.readouterr() == ("", "")
     text = log.read_text("utf-8")
     assert "INFO qiskit_qdeq.training: training on" in text
@@ -56,8 +58,8 @@ def test_a_quiet_program_prints_nothing_and_logs_all_the_same(tmp_path, capfd):
 
 
 def test_a_program_shows_measured_evaluations(tmp_path, capfd):
-    train.main({**TINY, "quiet": True, "output": tmp_path / "run"})
-    evaluate.main({"directory": tmp_path / "run", "backend": "aer", "shots": 64, "limit": 12})
+    train.main(None, {**TINY, "quiet": True, "output": tmp_path / "run"})
+    evaluate.main(None, {"directory": tmp_path / "run", "backend": "aer", "shots": 64, "limit": 12})
     shown = capfd.readouterr()
     assert "test 0/12" in shown.err
     assert "test 12/12" in shown.err
@@ -100,7 +102,7 @@ def test_a_stack_in_a_record_is_redacted_too():
 def test_the_error_that_ends_a_program_is_its_last_entry(tmp_path, capfd):
     log = tmp_path / "run.log"
     with pytest.raises(InputError):
-        train.main({**TINY, "learning_rate": -1.0, "output": tmp_path / "run", "log_file": str(log)})
+        train.main(None, {**TINY, "learning_rate": -1.0, "output": tmp_path / "run", "log_file": str(log)})
     assert (
         "ERROR qiskit_qdeq.programs: ended by InputError: TrainingConfig: learning_rate"
         in log.read_text("utf-8").splitlines()[-1]
@@ -122,7 +124,7 @@ def test_warnings_of_a_program_are_printed_once_and_logged(tmp_path, monkeypatch
 def test_a_log_that_cannot_be_written_is_refused_before_anything_is_made(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"log.file"):
-        train.main({**TINY, "output": "run", "log_file": path})
+        train.main(None, {**TINY, "output": "run", "log_file": path})
     assert not list(tmp_path.iterdir())
 
 
@@ -134,11 +136,13 @@ def test_a_full_disk_costs_the_log_and_not_the_run(tmp_path, monkeypatch, capfd)
             handler.handleError(record)
 
     monkeypatch.setattr("qiskit_qdeq.programs.logs._LogFile.emit", full)
-    metrics = train.main({**TINY, "quiet": True, "output": tmp_path / "run", "log_file": str(tmp_path / "run.log")})
+    metrics = train.main(
+        None, {**TINY, "quiet": True, "output": tmp_path / "run", "log_file": str(tmp_path / "run.log")}
+    )
     assert metrics["steps"] == 4
     assert capfd.readouterr().err.count("No space left on device") == 1
 
 
 def test_quiet_and_verbose_exclude_each_other():
     with pytest.raises(InputError, match="give one of them"):
-        train.main({**TINY, "quiet": True, "verbose": True})
+        train.main(None, {**TINY, "quiet": True, "verbose": True})

@@ -222,7 +222,7 @@ class TestResume:
         before = figures_of(metrics_of(run))
         (run / CHECKPOINT).write_bytes(b"damaged")
         with pytest.warns(CheckpointWarning, match="previous"):
-            train.main({"output": str(run), "resume": True, "quiet": True, "no_plots": True})
+            train.main(None, {"output": str(run), "resume": True, "quiet": True, "no_plots": True})
         assert figures_of(metrics_of(run)) == before
         assert main(["evaluate", str(run), "--quiet"]) == 0
 
@@ -298,7 +298,7 @@ class TestEvaluate:
         assert main(words) == 0
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        again = evaluate.main({"directory": tmp_path / "run", "quiet": True})
+        again = evaluate.main(None, {"directory": tmp_path / "run", "quiet": True})
         assert again["accuracy"] == metrics_of(tmp_path / "run")["test_accuracy"]
         assert main(["train", "--resume", "--quiet", "--no-plots", "--output", str(tmp_path / "run")]) == 0
 
@@ -357,7 +357,7 @@ class TestArguments:
     )
     def test_a_value_of_another_type_is_an_input_error_that_names_it(self, name, value):
         with pytest.raises(InputError, match=name):
-            train.main({name: value})
+            train.main(None, {name: value})
 
     @settings(deadline=None, derandomize=True, max_examples=300)
     @given(
@@ -379,12 +379,12 @@ class TestArguments:
     @pytest.mark.parametrize("values", [{}, {"directory": ""}, {"directory": 3}])
     def test_evaluate_needs_a_directory(self, values):
         with pytest.raises(InputError, match="directory"):
-            evaluate.main(values)
+            evaluate.main(None, values)
 
     @pytest.mark.parametrize("values", [3, [("epochs", 1)], "epochs", {1: 2}])
     def test_what_is_no_mapping_of_names_is_an_input_error(self, values):
         with pytest.raises(InputError, match="arguments"):
-            train.main(values)
+            train.main(None, values)
 
     def test_numpy_numbers_are_numbers(self):
         found = arguments.from_mapping(
@@ -407,4 +407,4 @@ def test_evaluate_refuses_a_checkpoint_whose_description_is_nonsense(run):
     ):
         save_checkpoint(run / CHECKPOINT, loaded.arrays, {**loaded.document, **document}, keep_previous=False)
         with pytest.raises((CheckpointError, InputError)):
-            evaluate.main({"directory": str(run)})
+            evaluate.main(None, {"directory": str(run)})

@@ -60,6 +60,13 @@ class SubDevice(BackendV2):  # type: ignore[misc]
         raise NotImplementedError("a sub-device cannot run circuits; simulate it with noise_from_backend(sub_device)")
 
 
+def at_service(backend: BackendV2) -> bool:
+    """Whether circuits on this backend run at IBM's service, where they cost money and outlive this process."""
+    from qiskit_ibm_runtime import IBMBackend
+
+    return isinstance(backend, IBMBackend)
+
+
 def sub_device(backend: BackendV2, qubits: int | Sequence[int]) -> SubDevice:
     """Cut a connected part out of a device.
 

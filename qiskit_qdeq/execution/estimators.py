@@ -75,6 +75,7 @@ def build_estimator(
     *,
     backend: BackendV2 | None = None,
     estimator: BaseEstimatorV2 | None = None,
+    session: Any = None,
     journal: Journal | None = None,
     budget: Budget | None = None,
     announce: Announcer | None = None,
@@ -89,6 +90,8 @@ def build_estimator(
         backend: a device object, with ``Execution(backend="given")``: an IBM device, a fake one, or any other, on which
             Qiskit's BackendEstimatorV2 then runs.
         estimator: an estimator object, with ``Execution(backend="given")``; `backend` is then what to transpile for.
+        session: an open `Session` or `Batch` on `backend`, in which all jobs run and which its owner closes; a simulated
+            device has none, so that there it changes nothing.
         journal: of the jobs at a service; None keeps it in memory. It is closed with the estimator.
         budget: the most that may be spent.
         announce: is told what happens to jobs at a service.
@@ -98,7 +101,9 @@ def build_estimator(
         JournalError: if the journal is of a run on another device.
     """
     keeping = _Keeping(journal or Journal(), Account(budget), announce or Announcer())
-    opened = _opened(execution, num_qubits, backend, estimator, keeping)
+    if session is not None:
+        _check_session(session, execution, backend, estimator)
+    opened = _opened(execution, num_qubits, backend, estimator, session, keeping)
     return replace(opened, account=keeping.account)
 
 
@@ -116,6 +121,7 @@ def _opened(
     num_qubits: int,
     backend: BackendV2 | None,
     estimator: BaseEstimatorV2 | None,
+    session: Any,
     keeping: _Keeping,
 ) -> OpenEstimator:
     count = check_count("num_qubits", num_qubits)
@@ -139,7 +145,22 @@ def _opened(
     if execution.kind == "ibm":
         return _ibm(execution, ibm_backend(execution.name), count, keeping)
     assert backend is not None
-    return _given_backend(execution, backend, count, keeping)
+    return _given_backend(execution, backend, count, keeping, session)
+
+
+def _check_session(
+    session: Any, execution: Execution, backend: BackendV2 | None, estimator: BaseEstimatorV2 | None
+) -> None:
+    from qiskit_ibm_runtime import Batch, Session
+
+    if not isinstance(session, Session | Batch):
+        raise InputError(f"session must be an open Session or Batch of qiskit_ibm_runtime, got {session!r}")
+    if backend is None or estimator is not None:
+        raise InputError("a session goes with the backend object that it was opened on, and with nothing else")
+    if execution.mode != "job" or execution.max_time is not None:
+        raise InputError("mode and max_time cannot be given beside an open session, which has its own: leave them out")
+    if session.backend() != backend.name:
+        raise InputError(f"the session was opened on {session.backend()}, but the backend is {backend.name}: give one")
 
 
 def _statevector(execution: Execution) -> OpenEstimator:
@@ -178,11 +199,17 @@ def _product(execution: Execution, backend: BackendV2 | None) -> OpenEstimator:
     return OpenEstimator(estimator, backend, None)
 
 
-def _ibm(execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping) -> OpenEstimator:
+def _ibm(
+    execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping, session: Any = None
+) -> OpenEstimator:
     _check_size(backend, num_qubits)
     pass_manager = _transpiler(execution, backend)
-    primitive = _client_side(backend, _runtime_options(execution))
-    lifetime = Lifetime(backend, execution.mode, execution.max_time, keeping.journal, keeping.announce)
+    primitive = _client_side(backend if session is None else session, _runtime_options(execution))
+    lifetime = (
+        Lifetime(backend, execution.mode, execution.max_time, keeping.journal, keeping.announce)
+        if session is None
+        else Given(session)
+    )
     return _durable(execution, primitive, lifetime, backend, pass_manager, keeping)
 
 
@@ -193,7 +220,9 @@ def _check_size(backend: BackendV2, num_qubits: int) -> None:
         )
 
 
-def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping) -> OpenEstimator:
+def _given_backend(
+    execution: Execution, backend: BackendV2, num_qubits: int, keeping: _Keeping, session: Any
+) -> OpenEstimator:
     from qiskit_aer import AerSimulator
     from qiskit_ibm_runtime import IBMBackend
     from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
@@ -202,7 +231,7 @@ def _given_backend(execution: Execution, backend: BackendV2, num_qubits: int, ke
         raise InputError(f"backend must be a BackendV2, got {backend!r}")
     _check_size(backend, num_qubits)
     if isinstance(backend, IBMBackend):
-        return _ibm(execution, backend, num_qubits, keeping)
+        return _ibm(execution, backend, num_qubits, keeping, session)
     if isinstance(backend, FakeBackendV2 | SubDevice):
         _refuse_runtime_fields(execution, f"{backend.name}, unless resilience_level turns the Runtime estimator on")
         if execution.copies != 1:

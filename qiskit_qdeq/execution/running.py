@@ -32,6 +32,7 @@ def executed(
     sampling: Sampling | None = None,
     backend: BackendV2 | None = None,
     estimator: BaseEstimatorV2 | None = None,
+    session: Any = None,
     journal: str | os.PathLike[str] | Journal | None = None,
     budget: Budget | str | None = None,
     listeners: Sequence[Listener] = (),
@@ -46,6 +47,7 @@ def executed(
         sampling: shots or precision per purpose where they differ, and the weight gradient's estimator.
         backend: a backend object, with `Execution("given")`.
         estimator: an estimator object, with `Execution("given")`.
+        session: an open `Session` or `Batch` on that backend object, closed by its owner; None: what `execution.mode` says.
         journal: file in which the jobs at a service are kept, so that none is submitted twice when the same work is begun
             again; simulators need none.
         budget: the most that may be spent, such as "600s, 20000 circuits", see `Budget.parse`.
@@ -66,6 +68,7 @@ def executed(
             "sampling": sampling,
             "backend": backend,
             "estimator": estimator,
+            "session": session,
             "journal": journal,
             "budget": budget,
         }
@@ -94,6 +97,7 @@ def executed(
         model.template.num_qubits,
         backend=backend,
         estimator=estimator,
+        session=session,
         journal=journal,
         budget=budget,
         announce=announce,

@@ -143,6 +143,11 @@ def class_list(text: str) -> tuple[int, ...]:
     return tuple(result)
 
 
+def comma_separated(text: str) -> tuple[str, ...]:
+    """ "wang,pca" -> ("wang", "pca")."""
+    return tuple(text.split(","))
+
+
 def copy_count(text: str) -> int | str:
     """ "auto" -> "auto", "8" -> 8."""
     if text == "auto":

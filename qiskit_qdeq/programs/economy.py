@@ -11,7 +11,7 @@ from qiskit_qdeq.execution.account import Budget
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments
 from qiskit_qdeq.programs.recipes import training_of
-from qiskit_qdeq.programs.running import described
+from qiskit_qdeq.programs.running import Device, described
 from qiskit_qdeq.training.economy import plan_economy
 
 #: What the plan decides.
@@ -19,7 +19,7 @@ _PLANNED = ("epochs", "shots", "precision", "jacobian_shots", "gradient_shots", 
 
 
 def economical(
-    options: TrainArguments, split: DataSplit, model: QDEQModel, publish: Callable[[str], None]
+    options: TrainArguments, split: DataSplit, model: QDEQModel, publish: Callable[[str], None], device: Device
 ) -> TrainArguments:
     """The options with all that the budget decides.
 
@@ -32,7 +32,7 @@ def economical(
     if given := [name for name in _PLANNED if getattr(options, name) is not None]:
         shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{shown} cannot be given with --economy, which plans shots and steps: leave out either")
-    if options.backend.partition(":")[0] not in ("fake", "ibm"):
+    if options.backend.partition(":")[0] not in ("fake", "ibm", "given"):
         raise InputError(
             f"--economy needs --backend fake:NAME or ibm:NAME, whose QPU time is known, got {options.backend}"
         )
@@ -43,7 +43,7 @@ def economical(
     copies = "auto" if options.copies is None else options.copies
     options = dataclasses.replace(options, copies=copies, probe_ahead=True)
     config = training_of(options, split)
-    with described(model, dataclasses.replace(options, shots=100), options.seed) as measured:
+    with described(model, dataclasses.replace(options, shots=100), options.seed, device) as measured:
         plan = plan_economy(measured, config, seconds, len(split.x_train), len(split.x_test))
     if not options.quiet:
         # a dry run goes on with the table

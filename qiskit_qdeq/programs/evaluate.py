@@ -17,22 +17,32 @@ from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser, with_execution_mode
+from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
 from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import measured_solver
-from qiskit_qdeq.programs.running import described, is_service, running
+from qiskit_qdeq.programs.running import Device, addressed, described, is_service, running
 from qiskit_qdeq.programs.stored import load_model
+from qiskit_qdeq.studies.tasks import Mapper
 from qiskit_qdeq.training.checkpoint import load_checkpoint
 from qiskit_qdeq.training.cost_estimate import CostEstimate
 from qiskit_qdeq.training.progress import ProgressBar
 
 
-def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print) -> dict[str, Any]:
+def main(
+    backend: Any = None,
+    arguments: Mapping[str, Any] | None = None,
+    mode: Any = None,
+    mapper: Mapper = map,
+    publish: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Evaluate a run's best parameters.
 
     Args:
+        backend: where circuits run: None, a text such as "fake:torino", or a BackendV2.
         arguments: fields of `EvaluateArguments`.
+        mode: None, "job", "batch" or "session", or an open `Session` or `Batch` on the backend object.
+        mapper: for studies; a run is one task and is not spread.
         publish: is given each line of the summary.
 
     Returns:
@@ -42,7 +52,8 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
         CheckpointError: for a damaged or foreign checkpoint.
         InputError: for arguments or data that do not fit it.
     """
-    options = from_mapping(EvaluateArguments, with_execution_mode(arguments))
+    values, device = addressed(backend, arguments, mode)
+    options = from_mapping(EvaluateArguments, values)
     if not options.directory:
         raise InputError("directory must name the folder of a run or its checkpoint file")
     path = Path(options.directory)
@@ -65,14 +76,14 @@ def main(arguments: Mapping[str, Any], *, publish: Callable[[str], None] = print
     inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
     labels = getattr(split, f"y_{options.split}")
     if options.dry_run:
-        return _dry_run(options, model, len(inputs), chosen, layers, publish)
+        return _dry_run(options, model, len(inputs), chosen, layers, publish, device)
     # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
     folder = path if path.is_dir() else path.parent
-    journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options) else None
+    journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options, device) else None
     with (
         logged(options),
         ProgressBar(not options.quiet) as bar,
-        running(model, options, options.seed, journal) as executed,
+        running(model, options, options.seed, journal, device) as executed,
     ):
         executed.evaluator.listen(bar.on_job)
         executed.evaluator.start_step(0, 1, Part.TEST)
@@ -115,9 +126,10 @@ def _dry_run(
     solver: Solver | None,
     layers: int,
     publish: Callable[[str], None],
+    device: Device,
 ) -> dict[str, Any]:
     """What the evaluation would cost."""
-    with described(model, options, options.seed) as measured:
+    with described(model, options, options.seed, device) as measured:
         found = CostEstimate.of_evaluation(measured, samples, solver, layers=layers)
     if not options.quiet:
         publish(str(found))
@@ -127,7 +139,7 @@ def _dry_run(
 def command(words: Sequence[str] | None = None) -> int:
     """`python -m qiskit_qdeq evaluate DIR`: the exit code."""
     options = parser(EvaluateArguments, "qiskit_qdeq evaluate", "Evaluate a trained run on a data set.")
-    main(given(options, EvaluateArguments, words))
+    main(arguments=given(options, EvaluateArguments, words))
     return 0
 
 

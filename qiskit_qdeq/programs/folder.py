@@ -63,7 +63,7 @@ def new_run(options: TrainArguments) -> Iterator[Path]:
     else:
         folder = Path(options.output)
         ours = not os.path.lexists(folder)
-        _make(folder, exist_ok=True)
+        make_folder(folder, exist_ok=True)
     try:
         with locked(folder):
             _refuse_what_is_there(folder, options.overwrite)
@@ -109,13 +109,19 @@ def _new_folder(base: Path) -> Path:
     while True:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         try:
-            _make(folder, exist_ok=False)
+            make_folder(folder, exist_ok=False)
             return folder
         except FileExistsError:
             number += 1
 
 
-def _make(folder: Path, exist_ok: bool) -> None:
+def make_folder(folder: Path, exist_ok: bool) -> None:
+    """Make the folder named by --output.
+
+    Raises:
+        InputError: if it cannot be made.
+        FileExistsError: if it is there and must not.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=exist_ok)
     except (OSError, ValueError) as error:

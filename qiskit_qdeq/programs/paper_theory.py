@@ -5,20 +5,24 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qiskit_qdeq._files import write_json
+from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
+from qiskit_qdeq.programs.study import StudyArguments, refuse_backend, studying, whole_path
+from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.theory import contraction, existence, gradients, overlap, solvers, synthetic
 from qiskit_qdeq.studies.theory.finding import Finding, Setting
 from qiskit_qdeq.training.state import versions
-from qiskit_qdeq.visualization import save_figures
+from qiskit_qdeq.visualization.files import png_of, write_image
 
 CHECKS: dict[str, Callable[[Setting], Finding]] = {
     "overlap": overlap.check,
@@ -32,7 +36,7 @@ _WITHOUT_DATA = ("overlap", "synthetic")
 
 
 @dataclass(frozen=True)
-class TheoryArguments:
+class TheoryArguments(StudyArguments):
     """Options of `paper_theory`."""
 
     check: str = option(
@@ -43,7 +47,6 @@ class TheoryArguments:
         choices=(*CHECKS, "all"),
     )
     output: str = option("paper-theory", "folder for NAME.json, NAME.md and NAME.png; files of that name are replaced")
-    quick: bool = option(False, "small sizes: seconds")
     seed: int = option(0, "of every random number", type=int)
     data: str | None = option(
         None,
@@ -51,14 +54,22 @@ class TheoryArguments:
         choices=("digits", "mnist", "fashion_mnist", "cifar10"),
     )
     data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
-    quiet: bool = option(False, "print nothing but errors")
 
 
-def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str], None] = print) -> dict[str, Any]:
+def main(
+    backend: Any = None,
+    arguments: Mapping[str, Any] | None = None,
+    mode: Any = None,
+    mapper: Mapper = map,
+    publish: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Run a check, or all, and write what it found.
 
     Args:
+        backend: None: the theory is checked exactly.
         arguments: fields of `TheoryArguments`; without a check: all.
+        mode: None.
+        mapper: spreads the checks, called like `map`; `map` itself: what the arguments `mapper` and `workers` say.
         publish: is given each line of the tables.
 
     Returns:
@@ -66,30 +77,52 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
 
     Raises:
         InputError: for arguments or data that cannot be used.
-        OSError: if a file cannot be written.
+        StudyError: if checks failed; the others are kept.
     """
+    refuse_backend("theory", backend, mode)
     options = from_mapping(TheoryArguments, {"check": "all", **({} if arguments is None else arguments)})
     _refuse_ineffective(options)
-    folder = _folder(options.output)
-    setting = Setting(options.quick, options.seed, options.data or "digits", options.data_dir)
-    found = {}
-    for name in CHECKS if options.check == "all" else (options.check,):
-        started = time.perf_counter()
-        with compute_context():
-            finding = CHECKS[name](setting)
-        seconds = time.perf_counter() - started
-        found[name] = _write(folder, name, finding, setting, seconds)
-        if not options.quiet:
-            for line in (*finding.text(), *finding.notes, f"{seconds:.0f} s, written to {folder / name}.*", ""):
-                publish(line)
-    return found
+    names = list(CHECKS) if options.check == "all" else [options.check]
+    with studying(options, mapper, publish) as study:
+        tasks = [Task(name, _question(name, options)) for name in names]
+        work = partial(perform, data_dir=whole_path(options.data_dir))
+        found = dict(zip(names, study.run(tasks, work, "checks"), strict=True))
+        for name, result in found.items():
+            _write(study.folder, name, result)
+            if not options.quiet:
+                for line in (*result["lines"], f"written to {study.folder / name}.*", ""):
+                    publish(line)
+    return {name: result["document"] for name, result in found.items()}
 
 
 def command(words: Sequence[str] | None = None) -> int:
-    """`runtime_programs/paper_theory.py`: the exit code."""
-    options = parser(TheoryArguments, "paper_theory", "Check the paper's theory: a table and a figure per check.")
-    main(given(options, TheoryArguments, words))
+    """`python -m qiskit_qdeq theory`: the exit code."""
+    options = parser(TheoryArguments, "qiskit_qdeq theory", "Check the paper's theory: a table and a figure per check.")
+    main(arguments=given(options, TheoryArguments, words))
     return 0
+
+
+def perform(arguments: Mapping[str, Any], *, data_dir: str | None) -> dict[str, Any]:
+    """Run one check: what goes into its files, and the lines that are published."""
+    name = arguments["check"]
+    setting = Setting(arguments["quick"], arguments["seed"], arguments["data"] or "digits", data_dir)
+    started = time.perf_counter()
+    with compute_context():
+        finding = CHECKS[name](setting)
+    seconds = time.perf_counter() - started
+    notes = [f"- {note}" for note in finding.notes]
+    page = [f"# {finding.title}", "", *finding.markdown(), "", *notes, "", f"![{name}]({name}.png)", ""]
+    return {
+        "document": {**finding.as_dict(), **arguments, "seconds": seconds, "versions": versions()},
+        "page": "\n".join(page),
+        "picture": base64.b64encode(png_of(finding.figure, dpi=90)).decode("ascii"),
+        "lines": [*finding.text(), *finding.notes],
+    }
+
+
+def _question(name: str, options: TheoryArguments) -> dict[str, Any]:
+    data = None if name in _WITHOUT_DATA else options.data or "digits"
+    return {"check": name, "quick": options.quick, "seed": options.seed, "data": data}
 
 
 def _refuse_ineffective(options: TheoryArguments) -> None:
@@ -107,27 +140,7 @@ def _refuse_ineffective(options: TheoryArguments) -> None:
         )
 
 
-def _folder(output: str) -> Path:
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be created: {error.strerror or error}") from error
-    return folder
-
-
-def _write(folder: Path, name: str, finding: Finding, setting: Setting, seconds: float) -> dict[str, Any]:
-    save_figures(folder, {name: finding.figure}, dpi=90)
-    document = {
-        **finding.as_dict(),
-        "check": name,
-        "quick": setting.quick,
-        "seed": setting.seed,
-        "data": None if name in _WITHOUT_DATA else setting.data,
-        "seconds": seconds,
-        "versions": versions(),
-    }
-    write_json(folder / f"{name}.json", document)
-    lines = [f"# {finding.title}", "", *finding.markdown(), "", *(f"- {note}" for note in finding.notes)]
-    (folder / f"{name}.md").write_text("\n".join([*lines, "", f"![{name}]({name}.png)", ""]), "utf-8")
-    return document
+def _write(folder: Path, name: str, found: Mapping[str, Any]) -> None:
+    write_json(folder / f"{name}.json", found["document"])
+    write_text(folder / f"{name}.md", found["page"])
+    write_image(folder / f"{name}.png", base64.b64decode(found["picture"]))

@@ -6,8 +6,6 @@ All its observables come from the same bitstrings, so that the readouts cost the
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,33 +15,28 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from tqdm import tqdm
 
-from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.circuits.observables import READOUTS
 from qiskit_qdeq.data.split import stratified_subset
 from qiskit_qdeq.equilibrium.solvers import solver
-from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.programs.arguments import class_list, from_mapping, given, option, parser
-from qiskit_qdeq.programs.folder import CHECKPOINT, locked
+from qiskit_qdeq.programs.folder import CHECKPOINT
 from qiskit_qdeq.programs.stored import load_model
-from qiskit_qdeq.studies.processes import LocalProcesses
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying, whole_path
 from qiskit_qdeq.studies.statistics import Spread
-from qiskit_qdeq.studies.tasks import Mapper, Outcome, Task, run_tasks
+from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.training_tasks import described, train_task
 from qiskit_qdeq.training.checkpoint import load_latest
-from qiskit_qdeq.training.state import versions
-from qiskit_qdeq.visualization import save_figures
 from qiskit_qdeq.visualization._figure import BLACK, CYCLE, label, legend, new_figure
 
 SHOTS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 
 @dataclass(frozen=True)
-class ReadoutArguments:
+class ReadoutArguments(StudyArguments):
     """Options of `readouts`."""
 
     data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
@@ -54,64 +47,44 @@ class ReadoutArguments:
     samples: int = option(1_000, "test samples evaluated from shots, each class with its share", type=int)
     seeds: int = option(3, "runs per readout, seeds 0, 1, ...", type=int)
     quick: bool = option(False, "2 seeds, 10 epochs, 50 samples, three numbers of shots")
-    workers: int = option(0, "processes, 0: one per processor", type=int)
     output: str = option("readout-study", "folder of the study; the same folder again goes on where it stopped")
-    quiet: bool = option(False, "print nothing but errors")
 
 
 def main(
+    backend: Any = None,
     arguments: Mapping[str, Any] | None = None,
-    *,
-    mapper: Mapper | None = None,
+    mode: Any = None,
+    mapper: Mapper = map,
     publish: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train, evaluate from shots, write table and figure, and return what results.json holds.
 
     Args:
+        backend: None: shots are simulated without noise, which is what this study asks for.
         arguments: fields of `ReadoutArguments`.
-        mapper: spreads the tasks, called like `map`; default `LocalProcesses(workers)`.
+        mode: None.
+        mapper: spreads the tasks, called like `map`; `map` itself: what the arguments `mapper` and `workers` say.
         publish: is given the table.
 
     Raises:
         InputError: for arguments or data that cannot be used.
         StudyError: if runs failed; the others are kept.
     """
+    refuse_backend("readouts", backend, mode)
     options = from_mapping(ReadoutArguments, {} if arguments is None else arguments)
-    for name in ("samples", "seeds"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name} must be >= 1, got {getattr(options, name)}")
+    check_at_least_one(options, "samples", "seeds", "epochs")
     tasks = _tasks(options)
-    folder = Path(options.output)
-    data_dir = None if options.data_dir is None else os.path.abspath(os.path.expanduser(options.data_dir))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {folder} cannot be created: {error.strerror}") from error
-    work = partial(perform, folder=str(folder), data_dir=data_dir)
-    with locked(folder), tqdm(total=len(tasks), unit="run", disable=options.quiet) as bar:
-
-        def tell(outcome: Outcome) -> None:
-            bar.set_postfix_str(outcome.task.name)
-            bar.update()
-
-        records = run_tasks(tasks, work, folder, mapper=mapper or LocalProcesses(options.workers), tell=tell)
-        rows = _rows([record["result"] for record in records])
+    with studying(options, mapper, publish) as study:
+        work = partial(perform, folder=str(study.folder), data_dir=whole_path(options.data_dir))
+        rows = _rows(study.run(tasks, work))
         results = {
             "rows": rows,
             "data": options.data,
             "num_qubits": options.num_qubits,
             "samples": tasks[0].arguments["samples"],
             "seeds": len(tasks) // len(rows),
-            "versions": versions(),
-            "machine": {"processor": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
         }
-        write_json(folder / "results.json", results)
-        write_text(folder / "results.md", _markdown(rows))
-        save_figures(folder, {"shots": draw(rows)})
-    if not options.quiet:
-        publish(_markdown(rows))
-        publish(f"written to {folder}{os.sep}")
-    return results
+        return study.write(results, _markdown(rows), {"shots": draw(rows)})
 
 
 def command(words: Sequence[str] | None = None) -> int:
@@ -119,7 +92,7 @@ def command(words: Sequence[str] | None = None) -> int:
     options = parser(
         ReadoutArguments, "qiskit_qdeq readouts", "Test accuracy against shots for products of one to four Z."
     )
-    main(given(options, ReadoutArguments, words))
+    main(arguments=given(options, ReadoutArguments, words))
     return 0
 
 

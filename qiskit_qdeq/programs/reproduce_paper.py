@@ -5,50 +5,40 @@ Every run of every seed is a task of its own: a study that stops goes on where i
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
-from qiskit_qdeq.programs.folder import locked
+from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying, whole_path
 from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
 from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of
-from qiskit_qdeq.studies.processes import LocalProcesses
-from qiskit_qdeq.studies.tasks import Mapper, Outcome, Task, run_tasks
-from qiskit_qdeq.training.state import versions
-from qiskit_qdeq.visualization import save_figures
+from qiskit_qdeq.studies.tasks import Mapper, Task
 
 _PUBLISHED = Path(__file__).parent.parent / "studies" / "published.json"
 _OF_THE_PAPER = tuple(name for name in TABLES if name != "digits-4")
+_ENCODINGS = ("amplitude", "angle")
 _LARGEST_FILE = 2**20
 
 
 @dataclass(frozen=True)
-class ReproduceArguments:
+class ReproduceArguments(StudyArguments):
     """Options of `reproduce`."""
 
     tables: tuple[str, ...] = option(
         _OF_THE_PAPER,
         "which tables, comma-separated; digits-4 needs no download",
-        type=lambda text: tuple(text.split(",")),
+        type=comma_separated,
     )
-    groups: tuple[str, ...] = option(GROUPS, "which rows, comma-separated", type=lambda text: tuple(text.split(",")))
-    encodings: tuple[str, ...] = option(
-        ("amplitude", "angle"), "of the circuits' rows, comma-separated", type=lambda text: tuple(text.split(","))
-    )
+    groups: tuple[str, ...] = option(GROUPS, "which rows, comma-separated", type=comma_separated)
+    encodings: tuple[str, ...] = option(_ENCODINGS, "of the circuits' rows, comma-separated", type=comma_separated)
     data_dir: str | None = option(None, "folder with the data sets' files; without it images are downloaded")
     seeds: int | None = option(None, "runs per row, seeds 0, 1, ...; default 3, with --quick 2", type=int)
     epochs: int | None = option(None, "of every run, instead of the tables' own", type=int)
@@ -57,25 +47,26 @@ class ReproduceArguments:
         False, "2,000 samples in each part, 4 epochs, 2 seeds, times not apart: all columns in minutes, no results"
     )
     no_times: bool = option(False, "leave out the columns of time, memory and circuits, which are measured row by row")
-    workers: int = option(0, "processes, 0: one per processor", type=int)
     published: str | None = option(
         None, "JSON file with more published figures: {table: {'amplitude IMPLICIT': {'test_accuracy': 0.93}}}"
     )
     output: str = option("paper-tables", "folder of the study; the same folder again goes on where it stopped")
-    quiet: bool = option(False, "print nothing but errors")
 
 
 def main(
+    backend: Any = None,
     arguments: Mapping[str, Any] | None = None,
-    *,
-    mapper: Mapper | None = None,
+    mode: Any = None,
+    mapper: Mapper = map,
     publish: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Run what is not done yet, write tables and figures, and return them.
 
     Args:
+        backend: None: the paper's tables are computed exactly.
         arguments: fields of `ReproduceArguments`.
-        mapper: spreads the tasks, called like `map`; default `LocalProcesses(workers)`.
+        mode: None.
+        mapper: spreads the tasks, called like `map`; `map` itself: what the arguments `mapper` and `workers` say.
         publish: is given the tables.
 
     Returns:
@@ -85,6 +76,7 @@ def main(
         InputError: for arguments or data that cannot be used.
         StudyError: if runs failed; the others are kept.
     """
+    refuse_backend("reproduce", backend, mode)
     options = from_mapping(ReproduceArguments, {} if arguments is None else arguments)
     scale, seeds, published = _scale(options), _seeds(options), _published(options.published)
     baselines, skipped = _available()
@@ -92,50 +84,37 @@ def main(
     if not rows:
         raise InputError(f"groups {list(options.groups)} and encodings {list(options.encodings)} leave no row")
     skipped = skipped if any(TABLES[name].baselines for name in options.tables) and "baseline" in scale.groups else []
-    mapper = LocalProcesses(options.workers) if mapper is None else mapper
-    data_dir = _whole(options.data_dir)
+    data_dir = whole_path(options.data_dir)
     _check_data(options.tables, data_dir)
-    folder = _made(Path(options.output))
-    work = partial(perform, folder=str(folder), data_dir=data_dir)
     runs = [row.task(seed) for row in rows for seed in row.seeds(seeds)]
     profiles = {row.label: task for row in rows if (task := row.profile()) is not None and not options.no_times}
-    with locked(folder):
-        with _bar(len(runs), "training", options.quiet) as tell:
-            records = iter(run_tasks(runs, work, folder, mapper=mapper, tell=tell))
+    with studying(options, mapper, publish) as study:
+        work = partial(perform, folder=str(study.folder), data_dir=data_dir)
+        found = iter(study.run(runs, work, "training"))
         # one at a time: what is timed shares the machine with nothing, but for a trial of all columns
-        timing = mapper if options.quick else map
-        with _bar(len(profiles), "timing", options.quiet) as tell:
-            found = run_tasks(profiles.values(), work, folder, mapper=timing, tell=tell)
-        measured = dict(zip(profiles, found, strict=True))
-        figures = _figures(rows, records, measured, published, seeds)
+        timed = study.run(profiles.values(), work, "timing", mapper=None if options.quick else map)
+        measured = dict(zip(profiles, timed, strict=True))
+        figures = _figures(rows, found, measured, published, seeds)
         results = {
             "rows": figures,
             "skipped": skipped,
             "published_source": published["source"],
             "arguments": _plain(options),
             "seeds": seeds,
-            "versions": versions(),
-            "machine": {"processor": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
         }
-        text = markdown(figures, skipped)
-        write_json(folder / "results.json", results)
-        write_text(folder / "results.md", text)
         pictures = {
             "accuracy": draw_accuracy(figures, ("paper", "default", "baseline", "control")),
             "ablation": draw_accuracy(figures, ("ablation",)),
             "cost": draw_cost(figures),
         }
-        save_figures(folder, {name: picture for name, picture in pictures.items() if picture is not None})
-    if not options.quiet:
-        publish(text)
-        publish(f"written to {folder}{os.sep}")
-    return results
+        drawn = {name: picture for name, picture in pictures.items() if picture is not None}
+        return study.write(results, markdown(figures, skipped), drawn)
 
 
 def command(words: Sequence[str] | None = None) -> int:
     """`python -m qiskit_qdeq reproduce`: the exit code."""
     options = parser(ReproduceArguments, "qiskit_qdeq reproduce", "Make the tables of arXiv:2410.23940 here.")
-    main(given(options, ReproduceArguments, words))
+    main(arguments=given(options, ReproduceArguments, words))
     return 0
 
 
@@ -163,16 +142,10 @@ def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) 
 
 
 def _scale(options: ReproduceArguments) -> Scale:
-    unknown = [name for name in options.groups if name not in GROUPS]
-    if unknown:
-        raise InputError(f"groups must be among {list(GROUPS)}, got {unknown[0]!r}")
-    unknown = [name for name in options.encodings if name not in ("amplitude", "angle")]
-    if unknown:
-        raise InputError(f"encodings must be among ['amplitude', 'angle'], got {unknown[0]!r}")
-    for name in ("epochs", "limit"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be >= 1, got {value}")
+    for name, known in (("groups", GROUPS), ("encodings", _ENCODINGS)):
+        if unknown := [value for value in getattr(options, name) if value not in known]:
+            raise InputError(f"{name} must be among {list(known)}, got {unknown[0]!r}")
+    check_at_least_one(options, "epochs", "limit")
     scale = Scale(options.epochs, options.limit)
     if options.quick:
         scale = Scale(options.epochs or QUICK.epochs, options.limit or QUICK.limit)
@@ -180,10 +153,8 @@ def _scale(options: ReproduceArguments) -> Scale:
 
 
 def _seeds(options: ReproduceArguments) -> int:
-    seeds = options.seeds if options.seeds is not None else 2 if options.quick else 3
-    if seeds < 1:
-        raise InputError(f"seeds must be >= 1, got {seeds}")
-    return seeds
+    check_at_least_one(options, "seeds")
+    return options.seeds or (2 if options.quick else 3)
 
 
 def _published(file: str | None) -> dict[str, Any]:
@@ -237,32 +208,9 @@ def _available() -> tuple[list[str], list[str]]:
     return ["wang", "pca"], ["the VAE baseline needs PyTorch: pip install 'qiskit-qdeq[torch]'"]
 
 
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--output {folder} cannot be created: {getattr(error, 'strerror', error)}") from error
-    return folder
-
-
-def _whole(data_dir: str | None) -> str | None:
-    return None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
-
-
-@contextlib.contextmanager
-def _bar(total: int, name: str, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
-    with tqdm(total=total, desc=name, unit="run", disable=quiet) as bar:
-
-        def tell(outcome: Outcome) -> None:
-            bar.set_postfix_str(outcome.task.name if outcome.record is not None else f"FAILED {outcome.task.name}")
-            bar.update()
-
-        yield tell
-
-
 def _figures(
     rows: Sequence[Row],
-    records: Iterator[Mapping[str, Any]],
+    results: Iterator[Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, Any]],
     published: Mapping[str, Any],
     seeds: int,
@@ -270,8 +218,8 @@ def _figures(
     return [
         figures_of(
             row,
-            [next(records)["result"] for _ in row.seeds(seeds)],
-            measured[row.label]["result"] if row.label in measured else None,
+            [next(results) for _ in row.seeds(seeds)],
+            measured.get(row.label),
             published.get(row.table, {}),
         )
         for row in rows

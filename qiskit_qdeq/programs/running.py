@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
+
+from qiskit.providers import BackendV2
 
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.devices import at_service
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import ExecutionArguments, TrainArguments
+from qiskit_qdeq.programs.arguments import ExecutionArguments, TrainArguments, with_execution_mode
 
 _OF_EXECUTION = (
     "shots",
@@ -32,8 +37,58 @@ _OF_EXECUTION = (
 _OF_SAMPLING = ("jacobian_shots", "gradient_shots", "shots_growth", "gradient_method", "gradient_circuits")
 
 
+@dataclass(frozen=True)
+class Device:
+    """What a Python caller passes beside plain arguments: a backend object, and perhaps a session that is open on it."""
+
+    backend: BackendV2 | None = None
+    session: Any = None
+
+
+NO_OBJECTS = Device()
+
+
+def addressed(backend: Any, arguments: Mapping[str, Any] | None, mode: Any) -> tuple[dict[str, Any], Device]:
+    """A program's arguments with its `backend` and `mode` among them, as far as they are plain.
+
+    Args:
+        backend: None, a text such as "fake:torino", or a BackendV2.
+        arguments: fields of the program's dataclass; None: none.
+        mode: None, "job", "batch" or "session", or an open `Session` or `Batch` on the backend object.
+
+    Raises:
+        InputError: for anything else, or what contradicts the arguments.
+    """
+    if not isinstance(arguments, Mapping | None):
+        raise InputError(f"arguments must be a mapping from names to values, got {arguments!r}")
+    values = dict(with_execution_mode(arguments or {}))
+    given: dict[str, Any] = {}
+    if backend is not None:
+        if not isinstance(backend, str | BackendV2):
+            raise InputError(
+                f"backend must be None, a text such as 'fake:torino' or a BackendV2, got {backend!r}; arguments come "
+                "second: main(backend, arguments)"
+            )
+        given["backend"] = backend if isinstance(backend, str) else "given"
+    if isinstance(mode, str):
+        given["execution_mode"] = mode
+    for name, value in given.items():
+        if values.get(name) not in (None, value):
+            raise InputError(
+                f"{name} is {value!r} beside the arguments and {values[name]!r} among them: give one of them"
+            )
+    device = Device(None if isinstance(backend, str) else backend, None if isinstance(mode, str) else mode)
+    if device.session is not None and device.backend is None:
+        raise InputError(f"an open session goes with the backend object that it was opened on, got backend={backend!r}")
+    return {**values, **given}, device
+
+
 def running(
-    model: QDEQModel, options: ExecutionArguments, seed: int, journal: Journal | None = None
+    model: QDEQModel,
+    options: ExecutionArguments,
+    seed: int,
+    journal: Journal | None = None,
+    device: Device = NO_OBJECTS,
 ) -> AbstractContextManager[QDEQModel]:
     """`model` with its circuits run as the options say, until the context ends.
 
@@ -46,17 +101,33 @@ def running(
         if options.noise is None:
             return contextlib.nullcontext(model)
         return contextlib.nullcontext(model.noisy(options.noise, optimization_level=options.optimization_level))
+    if options.backend == "given" and device.backend is None:
+        raise InputError(
+            "the circuits of this run were executed on a backend object: pass it again, main(backend, arguments), or name a "
+            "backend, such as --backend aer"
+        )
     return executed(
-        model, execution_of(options, seed), sampling=_sampling_of(options), journal=journal, budget=options.budget
+        model,
+        execution_of(options, seed),
+        sampling=_sampling_of(options),
+        backend=device.backend,
+        session=device.session,
+        journal=journal,
+        budget=options.budget,
     )
 
 
-def is_service(options: ExecutionArguments) -> bool:
+def is_service(options: ExecutionArguments, device: Device) -> bool:
     """Whether circuits run at a service, where they cost money and outlive this process."""
-    return options.backend.startswith("ibm:")
+    return options.backend.startswith("ibm:") or (device.backend is not None and at_service(device.backend))
 
 
-def described(model: QDEQModel, options: ExecutionArguments, seed: int) -> AbstractContextManager[QDEQModel]:
+def described(
+    model: QDEQModel,
+    options: ExecutionArguments,
+    seed: int,
+    device: Device = NO_OBJECTS,
+) -> AbstractContextManager[QDEQModel]:
     """`running` for a dry run: the backend is asked what it is, and no batch or session is opened.
 
     Raises:
@@ -65,7 +136,7 @@ def described(model: QDEQModel, options: ExecutionArguments, seed: int) -> Abstr
     if options.backend != "exact":
         execution_of(options, seed)  # refuses what does not go together before it is taken apart
         options = dataclasses.replace(options, execution_mode=None, max_time=None)
-    return running(model, options, seed)
+    return running(model, options, seed, None, dataclasses.replace(device, session=None))
 
 
 def refuse_without_circuits(options: ExecutionArguments) -> None:

@@ -27,7 +27,7 @@ from qiskit_qdeq.exceptions import (
 )
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import ABOUT_WORDS, TrainArguments, from_mapping, given, parser, with_execution_mode
+from qiskit_qdeq.programs.arguments import ABOUT_WORDS, TrainArguments, from_mapping, given, parser
 from qiskit_qdeq.programs.economy import economical
 from qiskit_qdeq.programs.folder import (
     CHECKPOINT,
@@ -42,9 +42,10 @@ from qiskit_qdeq.programs.folder import (
 from qiskit_qdeq.programs.logs import logged
 from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, training_of
 from qiskit_qdeq.programs.report import metrics_of, plain, summary
-from qiskit_qdeq.programs.running import described, is_service, running
+from qiskit_qdeq.programs.running import Device, addressed, described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
 from qiskit_qdeq.programs.stored import load_model
+from qiskit_qdeq.studies.tasks import Mapper
 from qiskit_qdeq.training.callbacks import TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, has_checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
@@ -55,11 +56,20 @@ from qiskit_qdeq.training.state import versions
 from qiskit_qdeq.training.trainer import Trainer
 
 
-def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str], None] = print) -> dict[str, Any]:
+def main(
+    backend: Any = None,
+    arguments: Mapping[str, Any] | None = None,
+    mode: Any = None,
+    mapper: Mapper = map,
+    publish: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Train, evaluate on the test part, write the run's folder, and return its metrics.
 
     Args:
+        backend: where circuits run: None, a text such as "fake:torino", or a BackendV2.
         arguments: fields of `TrainArguments`; what is left out has its default.
+        mode: None, "job", "batch" or "session", or an open `Session` or `Batch` on the backend object.
+        mapper: for studies; a run is one task and is not spread.
         publish: is given each line of the summary.
 
     Returns:
@@ -72,7 +82,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         QDEQError: for a run that cannot go on; its checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint of the last step is written.
     """
-    values = with_execution_mode({} if arguments is None else arguments)
+    values, device = addressed(backend, arguments, mode)
     options = _with_whole_path(from_mapping(TrainArguments, values))
     with ExitStack() as stack:
         stack.enter_context(logged(options))
@@ -86,18 +96,18 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
         model_config = model_of(options, split)
         model = model_config.build()
         if options.economy and earlier is None:
-            planned = economical(options, split, model, publish)
+            planned = economical(options, split, model, publish, device)
             if planned.limit_train != options.limit_train:
                 split = _split(planned)
             options = planned
         config = training_of(options, split)
         if options.dry_run:
-            return _dry_run(options, split, model, config, earlier, publish)
+            return _dry_run(options, split, model, config, earlier, publish, device)
         if not options.resume:
             folder = stack.enter_context(new_run(options))
         bar = stack.enter_context(ProgressBar(not options.quiet))
-        journal = _journal(options, folder, earlier)
-        executed = stack.enter_context(running(model, options, options.seed, journal))
+        journal = _journal(options, folder, earlier) if is_service(options, device) else None
+        executed = stack.enter_context(running(model, options, options.seed, journal, device))
         trainer = Trainer(
             executed,
             config,
@@ -107,7 +117,7 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
             callbacks=[bar],
             checkpoint=folder / CHECKPOINT,
             # a step at a service takes seconds and costs money, its checkpoint milliseconds
-            checkpoint_every=options.checkpoint_every or int(is_service(options)),
+            checkpoint_every=options.checkpoint_every or int(is_service(options, device)),
             initial_parameters=_initial(options, model),
             notes={
                 "data": _data_notes(options, split),
@@ -154,15 +164,13 @@ def main(arguments: Mapping[str, Any] | None = None, *, publish: Callable[[str],
 def command(words: Sequence[str] | None = None) -> int:
     """`python -m qiskit_qdeq train`: the exit code."""
     options = parser(TrainArguments, "qiskit_qdeq train", "Train and evaluate a QDEQ on a data set.")
-    main(given(options, TrainArguments, words))
+    main(arguments=given(options, TrainArguments, words))
     return 0
 
 
-def _journal(options: TrainArguments, folder: Path, earlier: Checkpoint | None) -> Journal | None:
+def _journal(options: TrainArguments, folder: Path, earlier: Checkpoint | None) -> Journal:
     """The run's journal of jobs at a service, under the name that its checkpoint keeps."""
     path = folder / JOURNAL
-    if not is_service(options):
-        return None
     if earlier is None:
         return Journal.replacing(path) if options.overwrite else Journal(path)
     notes = earlier.document.get("notes")
@@ -177,9 +185,10 @@ def _dry_run(
     config: TrainingConfig,
     earlier: Checkpoint | None,
     publish: Callable[[str], None],
+    device: Device,
 ) -> dict[str, Any]:
     """What the run would cost, or what is left of the earlier one."""
-    with described(model, options, options.seed) as measured:
+    with described(model, options, options.seed, device) as measured:
         parts = split.x_train, split.y_train, *_validation(options, split)
         trainer = Trainer(measured, config, *parts, initial_parameters=_initial(options, model))
         if earlier is not None:

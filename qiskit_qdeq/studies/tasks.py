@@ -3,7 +3,8 @@
     records = run_tasks(tasks, work, folder, mapper=LocalProcesses(2))
 
 `work` is a function of a task's arguments, plain values, and returns plain values. A `mapper` is anything that is called
-like `map`: the built-in one runs the tasks one after the other here, `LocalProcesses` in processes of this machine.
+like `map`: the built-in one runs the tasks one after the other here, `LocalProcesses` in processes of this machine,
+`RayCluster` on a cluster.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qdeq._files import write_json
-from qiskit_qdeq.exceptions import InputError, StudyError, warn_user
+from qiskit_qdeq.exceptions import InputError, QDEQError, StudyError, warn_user
 
 Work = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Mapper = Callable[[Callable[["Task"], "Outcome"], Sequence["Task"]], Iterable["Outcome"]]
@@ -117,11 +118,14 @@ def run_tasks(
                     failed[outcome.task.name] = outcome.error
                 else:
                     records[outcome.task.name] = outcome.record
+                    _keep(outcome, place)
                 tell(outcome)
         except KeyboardInterrupt as stop:
             raise type(stop)(
                 f"{len(records)} of {len(tasks)} tasks are done and kept: the same command goes on"
             ) from None
+        except QDEQError:
+            raise
         except Exception as error:
             # a worker died, and what it worked on with it
             for task in waiting:
@@ -161,6 +165,13 @@ def _perform(work: Work, place: Path, task: Task) -> Outcome:
         where = "" if isinstance(error, InputError) else f" ({Path(last.filename).name}:{last.lineno})"
         return Outcome(task, error=f"{type(error).__name__}: {error}{where}")
     return Outcome(task, record)
+
+
+def _keep(outcome: Outcome, place: Path) -> None:
+    """Write the record here too, where the worker was on a machine with another disk."""
+    path = place / f"{outcome.task.label}.json"
+    if outcome.record is not None and not path.exists():
+        write_json(path, outcome.record)
 
 
 def _earlier(task: Task, place: Path) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ def train_task(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | No
     resume = has_checkpoint(folder / CHECKPOINT)
     own = {} if resume else arguments
     common = {"output": str(folder), "resume": resume, "quiet": True, "no_plots": True}
-    metrics = train({**own, **place(arguments, data_dir), **common})
+    metrics = train(None, {**own, **place(arguments, data_dir), **common})
     found = {name: metrics[name] for name in _KEPT}
     options, split, config = described(arguments, data_dir)
     model, parameters = load_model(load_latest(folder / CHECKPOINT))

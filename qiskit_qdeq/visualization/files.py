@@ -40,9 +40,12 @@ def save_figures(folder: str | os.PathLike[str], figures: Mapping[str, Figure], 
         raise InputError(f"figures must be a mapping name -> Figure, got {type(figures).__name__}")
     _check_names(list(figures))
     target = Path(folder)
-    images = {name: _png(name, figure, dpi) for name, figure in figures.items()}
+    for name, figure in figures.items():
+        if not isinstance(figure, Figure):
+            raise InputError(f"figures[{name!r}] must be a matplotlib Figure, got {type(figure).__name__}")
+    images = {name: png_of(figure, dpi) for name, figure in figures.items()}
     target.mkdir(parents=True, exist_ok=True)
-    return {name: _write(target / f"{name}.png", image) for name, image in images.items()}
+    return {name: write_image(target / f"{name}.png", image) for name, image in images.items()}
 
 
 def _check_names(names: list[Any]) -> None:
@@ -55,15 +58,15 @@ def _check_names(names: list[Any]) -> None:
             raise InputError(f"figures has two names that differ from {name!r} in case only: rename one")
 
 
-def _png(name: str, figure: Any, dpi: int) -> bytes:
-    if not isinstance(figure, Figure):
-        raise InputError(f"figures[{name!r}] must be a matplotlib Figure, got {type(figure).__name__}")
+def png_of(figure: Figure, dpi: int = 120) -> bytes:
+    """The figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def _write(path: Path, image: bytes) -> Path:
+def write_image(path: Path, image: bytes) -> Path:
+    """Write the file in one piece."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(image)

@@ -487,6 +487,7 @@ def test_a_run_whose_journal_is_gone_begins_its_budget_from_the_checkpoint(loopb
 def test_a_budget_on_a_simulator_counts_all_processes_of_a_run(tmp_path, backend):
     def run(folder, **options):
         return main(
+            None,
             {
                 "backend": backend,
                 "shots": 20,
@@ -502,7 +503,7 @@ def test_a_budget_on_a_simulator_counts_all_processes_of_a_run(tmp_path, backend
                 "quiet": True,
                 "output": str(tmp_path / folder),
                 **options,
-            }
+            },
         )
 
     plain = run("plain")
@@ -585,10 +586,10 @@ def check_program(loopback, tmp_path, monkeypatch):
     with pytest.raises(
         ServiceError, match=r"error 4317 .*to go on: python -m qiskit_qdeq train --resume --output "
     ) as one:
-        main(arguments)
+        main(None, arguments)
     assert loopback.fired(fault) == 1
     assert not any(loopback.saw_token(text) for text in texts_of(one.value))
-    metrics = main({"resume": True, "output": arguments["output"], "quiet": True, "no_plots": True})
+    metrics = main(None, {"resume": True, "output": arguments["output"], "quiet": True, "no_plots": True})
     assert metrics["circuits"] == sum(job.circuits for job in loopback.jobs)
     assert metrics["shots"] == sum(job.executions for job in loopback.jobs)
     assert metrics["charged_qpu_seconds"] == pytest.approx(loopback.consumed_seconds)

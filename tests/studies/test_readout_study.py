@@ -16,7 +16,7 @@ def test_more_shots_come_nearer_to_exact_values(tmp_path):
         "quiet": True,
         "output": str(tmp_path),
     }
-    results = readout_study.main(options)
+    results = readout_study.main(None, options)
     assert [(row["readout"], row["features"]) for row in results["rows"]] == [
         ("z", 4),
         ("zz", 10),
@@ -33,4 +33,4 @@ def test_more_shots_come_nearer_to_exact_values(tmp_path):
 @pytest.mark.parametrize("name", ["samples", "seeds"])
 def test_numbers_below_one_are_refused(tmp_path, name):
     with pytest.raises(InputError, match=f"{name} must be >= 1"):
-        readout_study.main({name: 0, "output": str(tmp_path)})
+        readout_study.main(None, {name: 0, "output": str(tmp_path)})

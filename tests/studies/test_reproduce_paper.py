@@ -23,7 +23,7 @@ SMALL = {"tables": ["digits-4"], "encodings": ["amplitude"], "epochs": 1, "limit
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     options = {**SMALL, "groups": ["paper", "control"], "seeds": 2, "output": str(folder)}
-    return folder, options, reproduce_paper.main(options)
+    return folder, options, reproduce_paper.main(None, options)
 
 
 def test_every_row_of_the_issue_is_in_the_tables():
@@ -109,7 +109,7 @@ def test_the_same_command_again_does_nothing_twice(study, monkeypatch):
         raise AssertionError("done again")
 
     monkeypatch.setattr(reproduce_paper, "perform", refused)
-    assert reproduce_paper.main(options)["rows"] == results["rows"]
+    assert reproduce_paper.main(None, options)["rows"] == results["rows"]
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
@@ -141,13 +141,13 @@ def test_one_run_that_fails_leaves_the_others(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reproduce_paper, "perform", fails)
     with pytest.raises(StudyError, match=r"1 of 3 tasks failed.*mlp/seed-0: ValueError: no memory for this"):
-        reproduce_paper.main({**SMALL, "groups": ["control"], "seeds": 1, "output": str(tmp_path)})
+        reproduce_paper.main(None, {**SMALL, "groups": ["control"], "seeds": 1, "output": str(tmp_path)})
     assert len(list((tmp_path / "tasks").glob("*.json"))) == 2
 
 
 def test_columns_of_time_can_be_left_out(tmp_path):
     options = {**SMALL, "groups": ["default"], "seeds": 1, "no_times": True, "output": str(tmp_path)}
-    rows = reproduce_paper.main(options)["rows"]
+    rows = reproduce_paper.main(None, options)["rows"]
     assert {row["ms_per_step"] for row in rows} == {None}
     assert not (tmp_path / "cost.png").exists()
     assert all(row["runtime_s"] >= 0 for row in rows)
@@ -181,7 +181,7 @@ def test_own_published_figures_stand_beside_the_rows(tmp_path):
 )
 def test_mistakes_are_named(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        reproduce_paper.main({**SMALL, "output": str(tmp_path), **change})
+        reproduce_paper.main(None, {**SMALL, "output": str(tmp_path), **change})
 
 
 @pytest.mark.parametrize(

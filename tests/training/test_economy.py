@@ -59,7 +59,7 @@ ECONOMY = {"backend": "fake:manila", "economy": True, "quiet": True, "no_plots":
 def test_the_program_carries_out_its_plan(tmp_path):
     lines = []
     arguments = {**ECONOMY, "budget": "60s", "output": tmp_path / "run", "quiet": False}
-    metrics = train.main(arguments, publish=lines.append)
+    metrics = train.main(None, arguments, publish=lines.append)
     assert lines[0].startswith("plan for 60 s of QPU time")
     assert metrics["charged_qpu_seconds"] == pytest.approx(metrics["qpu_seconds"])
     assert metrics["qpu_seconds"] <= 60
@@ -70,20 +70,20 @@ def test_the_program_carries_out_its_plan(tmp_path):
     assert metrics["steps"] == parts["training"]["jobs"] - 1
     assert "valid_accuracy" not in metrics
     assert any("for the evaluation" in line for line in lines)
-    again = train.main({"output": tmp_path / "run", "resume": True, "quiet": True, "no_plots": True})
+    again = train.main(None, {"output": tmp_path / "run", "resume": True, "quiet": True, "no_plots": True})
     assert again["test_accuracy"] == metrics["test_accuracy"]
 
 
 def test_a_budget_cut_after_planning_stops_the_run_and_a_larger_one_goes_on(tmp_path):
     folder = tmp_path / "run"
-    whole = train.main({**ECONOMY, "budget": "60s", "output": tmp_path / "whole"})
+    whole = train.main(None, {**ECONOMY, "budget": "60s", "output": tmp_path / "whole"})
     planned = {
         name: whole["arguments"][name] for name in ("shots", "gradient_shots", "shots_growth", "epochs", "copies")
     }
     arguments = {**ECONOMY, **planned, "economy": False, "probe_ahead": True, "output": folder}
     with pytest.raises(BudgetError, match="budget of 20 QPU seconds"):
-        train.main({**arguments, "budget": "20s"})
-    ended = train.main({"output": folder, "resume": True, "budget": "1h", "quiet": True, "no_plots": True})
+        train.main(None, {**arguments, "budget": "20s"})
+    ended = train.main(None, {"output": folder, "resume": True, "budget": "1h", "quiet": True, "no_plots": True})
     assert ended["steps"] == whole["steps"]
 
 
@@ -101,14 +101,14 @@ def test_a_budget_cut_after_planning_stops_the_run_and_a_larger_one_goes_on(tmp_
 )
 def test_options_that_a_plan_decides_or_cannot_use_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        train.main({**ECONOMY, "output": tmp_path / "run", **change})
+        train.main(None, {**ECONOMY, "output": tmp_path / "run", **change})
 
 
 @pytest.mark.filterwarnings("ignore::qiskit_qdeq.exceptions.ConvergenceWarning")
 def test_a_budget_of_less_than_an_epoch_leaves_the_test_samples_alone(tmp_path):
     lines = []
     arguments = {**ECONOMY, "limit": 20, "budget": "20s", "output": tmp_path / "run", "quiet": False}
-    metrics = train.main(arguments, publish=lines.append)
+    metrics = train.main(None, arguments, publish=lines.append)
     assert metrics["arguments"]["limit_train"] == 5 * metrics["steps"] < 20
     assert metrics["test_samples"] == 20
     planned = next(line for line in lines[0].splitlines() if line.startswith("whole run"))
@@ -118,4 +118,4 @@ def test_a_budget_of_less_than_an_epoch_leaves_the_test_samples_alone(tmp_path):
 
 def test_seconds_of_an_ideal_simulator_are_no_budget(tmp_path):
     with pytest.raises(InputError, match="durations are unknown"):
-        train.main({"backend": "aer", "shots": 10, "budget": "60s", "output": tmp_path / "run", "quiet": True})
+        train.main(None, {"backend": "aer", "shots": 10, "budget": "60s", "output": tmp_path / "run", "quiet": True})
