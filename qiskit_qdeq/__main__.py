@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _USAGE = """usage: python -m qiskit_qdeq {train,evaluate,reproduce,readouts,theory} [options]
@@ -51,10 +51,17 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments:
             print(f"error: unknown command {arguments[0]!r}", file=sys.stderr)
         return 2
-    return _run(arguments[0], arguments[1:])
+    name, *rest = arguments
+    return run_guarded(lambda: program(name).command(rest))
 
 
-def _run(name: str, words: list[str]) -> int:
+def program(name: str) -> Any:
+    """The module of a command, with its `main` and `command`."""
+    return importlib.import_module(_COMMANDS[name])
+
+
+def run_guarded(action: Callable[[], int]) -> int:
+    """The exit code of an action: every failure is one line on standard error, and a warning is one, too."""
     from qiskit_qdeq.exceptions import InputError, QDEQError
     from qiskit_qdeq.programs.stopping import Terminated, terminating
 
@@ -64,7 +71,7 @@ def _run(name: str, words: list[str]) -> int:
     try:
         with warnings.catch_warnings(), terminating():
             warnings.showwarning = _show_warning
-            return int(importlib.import_module(_COMMANDS[name]).command(words))
+            return int(action())
     except SystemExit as stop:
         return int(stop.code or 0)
     except InputError as error:

@@ -1,16 +1,18 @@
-"""Evaluate the checkpoint of a run: `python runtime_programs/evaluate.py DIR`, or `main({...})` from Python.
+"""Evaluate a trained run: `main(backend, arguments, mode, mapper, publish)`, or as a script.
 
-The same program as `python -m qiskit_qdeq evaluate`.
+`python runtime_programs/evaluate.py ...` is `python -m qiskit_qdeq evaluate ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
 """
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.__main__ import main as run_command
 from qiskit_qdeq.programs.evaluate import main
+from qiskit_qdeq.programs.serverless import run_script
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(["evaluate", *sys.argv[1:]]))
+    sys.exit(run_script("evaluate"))

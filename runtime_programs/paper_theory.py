@@ -1,16 +1,18 @@
-"""The paper's theory, checked and drawn: `python runtime_programs/paper_theory.py --help`, or `main({...})` from Python.
+"""The paper's theory checked: `main(backend, arguments, mode, mapper, publish)`, or as a script.
 
-The same program as `python -m qiskit_qdeq theory`.
+`python runtime_programs/paper_theory.py ...` is `python -m qiskit_qdeq theory ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
 """
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.__main__ import main as run_command
 from qiskit_qdeq.programs.paper_theory import main
+from qiskit_qdeq.programs.serverless import run_script
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(["theory", *sys.argv[1:]]))
+    sys.exit(run_script("theory"))

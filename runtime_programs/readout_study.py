@@ -1,16 +1,18 @@
-"""Test accuracy against shots per readout: `python runtime_programs/readout_study.py --help`, or `main({...})`.
+"""Test accuracy against shots per readout: `main(backend, arguments, mode, mapper, publish)`, or as a script.
 
-The same program as `python -m qiskit_qdeq readouts`.
+`python runtime_programs/readout_study.py ...` is `python -m qiskit_qdeq readouts ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
 """
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.__main__ import main as run_command
 from qiskit_qdeq.programs.readout_study import main
+from qiskit_qdeq.programs.serverless import run_script
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(["readouts", *sys.argv[1:]]))
+    sys.exit(run_script("readouts"))

@@ -1,16 +1,18 @@
-"""The tables of arXiv:2410.23940: `python runtime_programs/reproduce_paper.py --help`, or `main({...})` from Python.
+"""The tables of the paper: `main(backend, arguments, mode, mapper, publish)`, or as a script.
 
-The same program as `python -m qiskit_qdeq reproduce`.
+`python runtime_programs/reproduce_paper.py ...` is `python -m qiskit_qdeq reproduce ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
 """
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.__main__ import main as run_command
 from qiskit_qdeq.programs.reproduce_paper import main
+from qiskit_qdeq.programs.serverless import run_script
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(["reproduce", *sys.argv[1:]]))
+    sys.exit(run_script("reproduce"))

@@ -1,16 +1,18 @@
-"""Train and evaluate a QDEQ: `python runtime_programs/train.py --help`, or `main({...})` from Python.
+"""Train and evaluate a model: `main(backend, arguments, mode, mapper, publish)`, or as a script.
 
-The same program as `python -m qiskit_qdeq train`.
+`python runtime_programs/train.py ...` is `python -m qiskit_qdeq train ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
 """
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.__main__ import main as run_command
+from qiskit_qdeq.programs.serverless import run_script
 from qiskit_qdeq.programs.train import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(["train", *sys.argv[1:]]))
+    sys.exit(run_script("train"))
