@@ -1,4 +1,4 @@
-"""`python -m qiskit_qdeq train | evaluate | reproduce | readouts | theory`."""
+"""`python -m qiskit_qdeq COMMAND`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_USAGE = """usage: python -m qiskit_qdeq {train,evaluate,reproduce,readouts,theory} [options]
+_USAGE = """usage: python -m qiskit_qdeq COMMAND [options]
 
 Quantum Deep Equilibrium Models in Qiskit.
 
   train      train and evaluate a model (no options: digits 0, 3, 6, 9 in seconds)
   evaluate   evaluate the checkpoint of a run on a data set
+  sweep      runs of every combination of some options of train, with several seeds
   reproduce  the tables of arXiv:2410.23940, with baselines and classical controls
   readouts   test accuracy against shots per circuit for products of one to four Z
   theory     its theory, checked and drawn
@@ -26,6 +27,7 @@ Options of a command: python -m qiskit_qdeq train --help
 _COMMANDS = {
     "train": "qiskit_qdeq.programs.train",
     "evaluate": "qiskit_qdeq.programs.evaluate",
+    "sweep": "qiskit_qdeq.programs.sweep",
     "reproduce": "qiskit_qdeq.programs.reproduce_paper",
     "readouts": "qiskit_qdeq.programs.readout_study",
     "theory": "qiskit_qdeq.programs.paper_theory",

@@ -148,6 +148,11 @@ def comma_separated(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def whole_path(path: str | None) -> str | None:
+    """A path that another working folder, such as a worker's, understands too."""
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
+
+
 def copy_count(text: str) -> int | str:
     """ "auto" -> "auto", "8" -> 8."""
     if text == "auto":

@@ -16,8 +16,8 @@ from typing import Any
 from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import StudyArguments, refuse_backend, studying, whole_path
+from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.study import StudyArguments, refuse_backend, studying
 from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.theory import contraction, existence, gradients, overlap, solvers, synthetic
 from qiskit_qdeq.studies.theory.finding import Finding, Setting

@@ -22,10 +22,10 @@ from qiskit_qdeq.equilibrium.solvers import solver
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.inference import evaluate
-from qiskit_qdeq.programs.arguments import class_list, from_mapping, given, option, parser
+from qiskit_qdeq.programs.arguments import class_list, from_mapping, given, option, parser, whole_path
 from qiskit_qdeq.programs.folder import CHECKPOINT
 from qiskit_qdeq.programs.stored import load_model
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying, whole_path
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.training_tasks import described, train_task

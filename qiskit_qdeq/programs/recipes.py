@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from qiskit_qdeq.data import DataSplit
+from qiskit_qdeq.data import DataSplit, load_split
 from qiskit_qdeq.equilibrium.probe import Probe
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.exceptions import InputError
@@ -85,6 +85,19 @@ def model_of(arguments: TrainArguments, split: DataSplit) -> ModelConfig:
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     return model_config(arguments.preset, split.num_features, split.num_classes, arguments.num_qubits, **given)
+
+
+def split_of(options: TrainArguments) -> DataSplit:
+    """The samples a run is about."""
+    return load_split(
+        options.data,
+        data_dir=options.data_dir,
+        classes=options.classes,
+        num_qubits=options.num_qubits,
+        limit=options.limit,
+        limit_train=options.limit_train,
+        normalization=normalization_of(options),
+    )
 
 
 def normalization_of(arguments: TrainArguments) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying, whole_path
+from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
 from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
 from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of

@@ -143,10 +143,5 @@ def refuse_backend(name: str, backend: Any, mode: Any) -> None:
             )
 
 
-def whole_path(path: str | None) -> str | None:
-    """A path that another working folder, such as a worker's, understands too."""
-    return None if path is None else os.path.abspath(os.path.expanduser(path))
-
-
 def _mapper_of(options: StudyArguments) -> Mapper:
     return RayCluster(options.workers) if options.mapper == "ray" else LocalProcesses(options.workers)

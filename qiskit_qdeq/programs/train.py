@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qiskit_qdeq._files import write_json
-from qiskit_qdeq.data import DataSplit, load_split
+from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.exceptions import (
     BudgetError,
     CheckpointError,
@@ -27,7 +27,7 @@ from qiskit_qdeq.exceptions import (
 )
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.programs.arguments import ABOUT_WORDS, TrainArguments, from_mapping, given, parser
+from qiskit_qdeq.programs.arguments import ABOUT_WORDS, TrainArguments, from_mapping, given, parser, whole_path
 from qiskit_qdeq.programs.economy import economical
 from qiskit_qdeq.programs.folder import (
     CHECKPOINT,
@@ -40,7 +40,7 @@ from qiskit_qdeq.programs.folder import (
     remove_run,
 )
 from qiskit_qdeq.programs.logs import logged
-from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, training_of
+from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, split_of, training_of
 from qiskit_qdeq.programs.report import metrics_of, plain, summary
 from qiskit_qdeq.programs.running import Device, addressed, described, is_service, running
 from qiskit_qdeq.programs.stopping import stopping
@@ -83,7 +83,9 @@ def main(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint of the last step is written.
     """
     values, device = addressed(backend, arguments, mode)
-    options = _with_whole_path(from_mapping(TrainArguments, values))
+    options = from_mapping(TrainArguments, values)
+    # the run keeps it, and may go on in another working folder
+    options = dataclasses.replace(options, data_dir=whole_path(options.data_dir))
     with ExitStack() as stack:
         stack.enter_context(logged(options))
         earlier = None
@@ -92,13 +94,13 @@ def main(
             earlier = load_latest(folder / CHECKPOINT)
             options = _continued(options, values, earlier)
         refuse_ineffective(options)
-        split = _split(options)
+        split = split_of(options)
         model_config = model_of(options, split)
         model = model_config.build()
         if options.economy and earlier is None:
             planned = economical(options, split, model, publish, device)
             if planned.limit_train != options.limit_train:
-                split = _split(planned)
+                split = split_of(planned)
             options = planned
         config = training_of(options, split)
         if options.dry_run:
@@ -241,13 +243,6 @@ def _how_to_go_on(folder: Path) -> str:
     return f"to go on: python -m qiskit_qdeq train --resume --output {shlex.quote(str(folder))}"
 
 
-def _with_whole_path(options: TrainArguments) -> TrainArguments:
-    """With a data_dir that another working folder understands too: the run keeps it."""
-    if options.data_dir is None:
-        return options
-    return dataclasses.replace(options, data_dir=os.path.abspath(os.path.expanduser(options.data_dir)))
-
-
 def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Checkpoint) -> TrainArguments:
     """The options of the run to resume, where this call's own values do not replace them."""
     notes = earlier.document.get("notes")
@@ -263,18 +258,6 @@ def _continued(options: TrainArguments, values: Mapping[str, Any], earlier: Chec
         if item.name in stored and item.name not in about_this_call and item.name not in values
     }
     return from_mapping(TrainArguments, {**dataclasses.asdict(options), **kept})
-
-
-def _split(options: TrainArguments) -> DataSplit:
-    return load_split(
-        options.data,
-        data_dir=options.data_dir,
-        classes=options.classes,
-        num_qubits=options.num_qubits,
-        limit=options.limit,
-        limit_train=options.limit_train,
-        normalization=normalization_of(options),
-    )
 
 
 def _validation(options: TrainArguments, split: DataSplit) -> tuple[Any, Any]:

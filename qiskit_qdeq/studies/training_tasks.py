@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.data import DataSplit, load_split
+from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.solvers import Solver
 from qiskit_qdeq.inference import evaluate, predict
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
 from qiskit_qdeq.programs.folder import CHECKPOINT
-from qiskit_qdeq.programs.recipes import normalization_of, training_of
+from qiskit_qdeq.programs.recipes import split_of, training_of
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.train import main as train
 from qiskit_qdeq.training.checkpoint import has_checkpoint, load_latest
@@ -44,10 +44,7 @@ def train_task(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | No
         (the paper's column); of an equilibrium model `layers`: its test accuracy when it is read after 1, 2, 5 explicit
         layers from zero instead of at q*.
     """
-    resume = has_checkpoint(folder / CHECKPOINT)
-    own = {} if resume else arguments
-    common = {"output": str(folder), "resume": resume, "quiet": True, "no_plots": True}
-    metrics = train(None, {**own, **place(arguments, data_dir), **common})
+    metrics = trained(arguments, folder=folder, data_dir=data_dir)
     found = {name: metrics[name] for name in _KEPT}
     options, split, config = described(arguments, data_dir)
     model, parameters = load_model(load_latest(folder / CHECKPOINT))
@@ -62,6 +59,14 @@ def train_task(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | No
     return found
 
 
+def trained(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | None) -> dict[str, Any]:
+    """Train, or go on with what an interrupted study left in `folder`: what metrics.json says."""
+    resume = has_checkpoint(folder / CHECKPOINT)
+    own = {} if resume else arguments
+    common = {"output": str(folder), "resume": resume, "quiet": True, "no_plots": True}
+    return train(None, {**own, **place(arguments, data_dir), **common})
+
+
 def place(arguments: Mapping[str, Any], data_dir: str | None) -> dict[str, str]:
     """The argument that says where images are; digits are in no folder."""
     return {} if data_dir is None or arguments.get("data", "digits") == "digits" else {"data_dir": data_dir}
@@ -70,15 +75,7 @@ def place(arguments: Mapping[str, Any], data_dir: str | None) -> dict[str, str]:
 def described(arguments: Mapping[str, Any], data_dir: str | None) -> tuple[TrainArguments, DataSplit, TrainingConfig]:
     """A run's options, data and configuration."""
     options = from_mapping(TrainArguments, {**arguments, **place(arguments, data_dir)})
-    split = load_split(
-        options.data,
-        data_dir=options.data_dir,
-        classes=options.classes,
-        num_qubits=options.num_qubits,
-        limit=options.limit,
-        limit_train=options.limit_train,
-        normalization=normalization_of(options),
-    )
+    split = split_of(options)
     return options, split, training_of(options, split)
 
 

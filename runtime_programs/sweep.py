@@ -1,0 +1,18 @@
+"""Runs of every combination of options: `main(backend, arguments, mode, mapper, publish)`, or as a script.
+
+`python runtime_programs/sweep.py ...` is `python -m qiskit_qdeq sweep ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from qiskit_qdeq.programs.serverless import run_script
+from qiskit_qdeq.programs.sweep import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(run_script("sweep"))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.programs import sweep, train
+
+SMALL = {"fixed": ["epochs=1", "limit=24", "limit_train=16", "batch_size=8"], "seeds": 2, "quiet": True, "workers": 1}
+
+
+def test_a_row_is_what_train_gives_for_its_options(tmp_path):
+    found = sweep.main(None, {**SMALL, "vary": ["solver=newton,picard", "state_scale=0.1,0.4"], "output": tmp_path})
+    assert [row["options"] for row in found["rows"]] == [
+        {"solver": solver, "state_scale": scale} for solver in ("newton", "picard") for scale in (0.1, 0.4)
+    ]
+    row = found["rows"][3]
+    own = {"solver": "picard", "state_scale": 0.4, "epochs": 1, "limit": 24, "limit_train": 16, "batch_size": 8}
+    alone = [
+        train.main(None, {**own, "seed": seed, "quiet": True, "no_plots": True, "output": tmp_path / f"alone-{seed}"})
+        for seed in (0, 1)
+    ]
+    assert row["values"]["test_loss"] == [run["test_loss"] for run in alone]
+    assert row["mean"]["test_accuracy"] == np.mean([run["test_accuracy"] for run in alone])
+    assert row["std"]["test_loss"] == pytest.approx(np.std([run["test_loss"] for run in alone], ddof=1))
+    assert json.loads((tmp_path / "results.json").read_text("utf-8"))["rows"] == found["rows"]
+    assert (tmp_path / "results.md").read_text("utf-8").count("\n| newton") == 2
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_larger_sweep_does_not_repeat_the_smaller_one(tmp_path):
+    sweep.main(None, {**SMALL, "vary": ["learning_rate=0.01,0.1"], "output": tmp_path})
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tasks").iterdir()}
+    sweep.main(None, {**SMALL, "vary": ["learning_rate=0.01,0.1,0.2"], "output": tmp_path})
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tasks").iterdir()}
+    assert len(before) == 4
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.filterwarnings("ignore::qiskit_qdeq.exceptions.ConvergenceWarning")
+def test_circuits_are_shown_where_there_are_any(tmp_path):
+    arguments = {**SMALL, "vary": ["shots=50,100"], "seeds": 1, "output": tmp_path}
+    found = sweep.main("aer", arguments)
+    assert found["rows"][0]["mean"]["circuits"] > 0
+    assert found["rows"][1]["mean"]["shots"] > found["rows"][0]["mean"]["shots"]
+    assert "circuits" in (tmp_path / "results.md").read_text("utf-8")
+
+
+def test_quick_is_a_default_and_what_is_fixed_counts(tmp_path):
+    found = sweep.main(
+        None,
+        {"vary": ["preset=default,paper"], "fixed": ["limit=24"], "quick": True, "seeds": 1, "quiet": True}
+        | {"output": tmp_path},
+    )
+    assert found["fixed"] == {"epochs": 3, "limit": 24}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "vary must name at least one option"),
+        ({"vary": ["solver"]}, "vary must be like solver=newton, got 'solver'"),
+        ({"vary": ["solver="]}, "vary must be like solver=newton"),
+        ({"vary": ["solvers=newton"]}, "vary: train has no option 'solvers'; there are"),
+        ({"vary": ["seed=1,2"]}, "vary: seed is no option of a sweep's runs"),
+        ({"vary": ["epochs=1,x"]}, "vary: epochs=x cannot be read"),
+        ({"vary": ["epochs=1,1"]}, "vary: epochs=1,1 names a value twice"),
+        ({"vary": ["epochs=1", "epochs=2"]}, "vary: epochs is given twice"),
+        ({"vary": ["epochs=1,0"]}, "epochs must be an integer of at least 1, got 0"),
+        ({"vary": ["solver=newton,newtn"]}, "solver must be one of .*got 'newtn'"),
+        ({"vary": ["preset=default,papr"]}, "preset must be one of .*got 'papr'"),
+        ({"vary": ["probe_ahead=yes"]}, "vary: probe_ahead must be true or false, got 'yes'"),
+        ({"vary": ["classes=0,1"]}, "vary: classes is a list itself"),
+        ({"vary": ["shots=10,20"]}, "--shots cannot have an effect with --backend exact"),
+        ({"vary": ["layers=1,2"]}, "--layers 2 has no effect on the equilibrium"),
+        ({"vary": ["epochs=1"], "fixed": ["epochs=1"]}, "epochs is both fixed and varied"),
+        ({"vary": ["epochs=1"], "seeds": 0}, "seeds must be >= 1"),
+        ({"vary": [f"epochs={','.join(map(str, range(1, 1000)))}"], "seeds": 101}, "100,899 runs, more than 100,000"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_written(arguments, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        sweep.main(None, {"output": tmp_path / "new", "quiet": True, **arguments})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backend_object_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"backend of a sweep must be a text .* got 3"):
+        sweep.main(3, {"vary": ["epochs=1,2"], "output": tmp_path})
