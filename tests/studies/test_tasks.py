@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,3 +125,40 @@ def test_names_must_differ_and_arguments_be_plain(tmp_path):
         run_tasks([Task("odd", {"x": object()})], square, tmp_path)
     with pytest.raises(InputError, match="workers"):
         LocalProcesses(-1)
+
+
+KILLED = """
+import sys, time
+from qiskit_qdeq.studies.processes import LocalProcesses
+from qiskit_qdeq.studies.tasks import Task, run_tasks
+
+def slow_square(arguments):
+    time.sleep(0.01)
+    return {"square": arguments["x"] ** 2}
+
+if __name__ == "__main__":
+    tasks = [Task(f"square of {x}", {"x": x}) for x in range(1000)]
+    found = run_tasks(tasks, slow_square, sys.argv[1], mapper=LocalProcesses(2))
+    print(sum(record["result"]["square"] for record in found))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
+def test_a_sweep_of_a_thousand_that_is_killed_with_its_workers_goes_on_where_it_stopped(tmp_path):
+    (tmp_path / "sweep.py").write_text(KILLED, "utf-8")
+    words = [sys.executable, tmp_path / "sweep.py", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    files = tmp_path / "tasks"
+    first = subprocess.Popen(words, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(files.glob("*.json"))) < 100 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in files.glob("*.json")}
+    assert 100 <= len(done) < 1000
+    second = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert second.stdout.split() == [str(sum(x * x for x in range(1000)))], second.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in files.glob("*.json")}
+    assert len(after) == 1000
+    assert {name: after[name] for name in done} == done
