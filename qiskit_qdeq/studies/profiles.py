@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +16,13 @@ import numpy as np
 from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
-from qiskit_qdeq.exceptions import ExecutionError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
 from qiskit_qdeq.programs.recipes import model_of, training_of
+from qiskit_qdeq.studies.fresh import in_fresh_process, peak_mib
 from qiskit_qdeq.studies.training_tasks import described
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.cost import predicted_evaluation, predicted_step
@@ -51,13 +48,8 @@ def profile_task(arguments: Mapping[str, Any], *, data_dir: str | None) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         # the process that is measured shall not hold what reading a data set takes
         np.savez(Path(folder) / _FILE, x=split.x_train[:_SAMPLES], y=split.y_train[:_SAMPLES])
-        question = json.dumps({**dataclasses.asdict(options), "classes": list(split.classes), "folder": folder})
-        words = [sys.executable, "-m", "qiskit_qdeq.studies.profiles"]
-        done = subprocess.run(words, input=question, capture_output=True, text=True)
-    if done.returncode:
-        raise ExecutionError(f"the process that measures time and memory failed: {done.stderr.strip()[-500:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        question = {**dataclasses.asdict(options), "classes": list(split.classes), "folder": folder}
+        return in_fresh_process("qiskit_qdeq.studies.profiles", question)
 
 
 def _measure(folder: str, **arguments: Any) -> dict[str, Any]:
@@ -71,19 +63,11 @@ def _measure(folder: str, **arguments: Any) -> dict[str, Any]:
     # half of a run with warm-up takes explicit layers
     steps = epochs * -(-len(x) // config.batch_size)
     config = replace(config, epochs=epochs, warmup_steps=steps // 2 if config.warmup_steps else 0)
-    seconds: list[float] = []
-
-    class Timer:
-        def on_step(self, trainer: Trainer, result: Any) -> None:
-            seconds.append(time.perf_counter())
-
-        def on_epoch(self, trainer: Trainer, record: dict[str, float]) -> None:
-            pass
-
-    Trainer(model, config, x, y, callbacks=[Timer()]).run()
+    trainer = Trainer(model, config, x, y)
+    trainer.run()
     return {
-        "ms_per_step": 1e3 * float(np.mean(_middle(np.diff(seconds[1:])))),
-        "peak_mib": _peak_mib(),
+        "ms_per_step": 1e3 * float(np.mean(_middle(np.array(trainer.step_seconds[2:])))),
+        "peak_mib": peak_mib(),
         **circuits(model, config),
     }
 
@@ -108,22 +92,6 @@ def circuits(model: QDEQModel, config: TrainingConfig) -> dict[str, int]:
 def _measured(model: QDEQModel, config: TrainingConfig) -> Solver:
     amplitude = isinstance(model.template.encoder, AmplitudeEncoder)
     return solver("probe") if amplitude else solver("broyden", max_steps=min(10, config.solver.max_steps))
-
-
-def _peak_mib() -> float | None:
-    """Largest resident memory of this process; None where the system does not tell."""
-    try:
-        # not getrusage: on Linux a process inherits its parent's peak there
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-        return int(found[1]) / 2**10 if found else None
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    # bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
