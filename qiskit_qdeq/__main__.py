@@ -20,6 +20,7 @@ Quantum Deep Equilibrium Models in Qiskit.
   sweep      runs of every combination of some options of train, with several seeds
   reproduce  the tables of arXiv:2410.23940, with baselines and classical controls
   readouts   test accuracy against shots per circuit for products of one to four Z
+  scaling    time, memory, circuits and gradients against qubits, depth, batch and features
   theory     its theory, checked and drawn
 
 Options of a command: python -m qiskit_qdeq train --help
@@ -30,6 +31,7 @@ _COMMANDS = {
     "sweep": "qiskit_qdeq.programs.sweep",
     "reproduce": "qiskit_qdeq.programs.reproduce_paper",
     "readouts": "qiskit_qdeq.programs.readout_study",
+    "scaling": "qiskit_qdeq.programs.scaling_study",
     "theory": "qiskit_qdeq.programs.paper_theory",
 }
 

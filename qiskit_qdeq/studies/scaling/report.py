@@ -1,0 +1,259 @@
+"""The scaling study as markdown: measured, computed and extrapolated figures in tables of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from qiskit_qdeq.studies.scaling.circuits import EPOCH, SHOTS
+from qiskit_qdeq.studies.scaling.points import DEFAULT_QUBITS, SOLVER_STEPS
+
+Row = Mapping[str, Any]
+
+TITLES = {
+    "num_qubits": "qubits",
+    "layers": "ansatz layers",
+    "batch": "batch",
+    "num_features": "features",
+    "num_states": "states fed back",
+    "readout": "readout",
+    "ansatz": "ansatz",
+}
+_DURATIONS = ((60.0, 1.0, "s"), (3600.0, 60.0, "min"), (86400.0, 3600.0, "h"), (3.15576e7, 86400.0, "d"))
+_YEAR = 3.15576e7
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All tables."""
+    parts = [
+        "# How far it scales",
+        "",
+        f"The default point has {DEFAULT_QUBITS} qubits, D = 4 n features, K = n states fed back, three hardware-efficient "
+        "layers, batch 64 and readout zz; each table changes one of them. Inputs are synthetic.",
+        "",
+        *_timing(results["timing"]),
+        *_device(results["device"], results["backend"]),
+        *_beyond(results["growth"], results["extrapolated"]),
+        *_variances(results["variance"], results["decay"]),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _timing(rows: Sequence[Row]) -> Iterable[str]:
+    yield from ("## Measured on this machine", "")
+    columns = (
+        *("encoding", "mode", "ms per step", "ms per prediction", "set-up s", "compiling s", "peak MiB"),
+        *("solver steps", "not converged %"),
+    )
+    for axis, members in groupby(rows, key=lambda row: row["axis"]):
+        yield from _heading((TITLES[axis], *columns))
+        for row in members:
+            cells = (str(row["value"]), row["encoding"], row["mode"])
+            if row["refused"]:
+                yield _line((*cells, f"no: {row['refused']}", *[""] * (len(columns) - 3)))
+                continue
+            yield _line(
+                (
+                    *cells,
+                    digits(row["ms_per_step"]),
+                    digits(row["ms_per_prediction"]),
+                    digits(row["setup_seconds"]),
+                    digits(row["compile_seconds"]),
+                    number(row["peak_mib"]),
+                    digits(row["solver_steps"]) if row["mode"] == "equilibrium" else "",
+                    digits(100 * row["unconverged"]) if row["mode"] == "equilibrium" else "",
+                )
+            )
+        yield ""
+    yield from (
+        "`set-up`: building the model and what the first step takes longer than others, with kernels compiled before; "
+        "`compiling`: the same in the first process that needs them, empty where they were there already.",
+        "",
+    )
+
+
+def _device(rows: Sequence[Row], backend: str) -> Iterable[str]:
+    yield from (f"## On a device: computed for {backend}, nothing executed", "")
+    columns = (
+        *("encoding", "mode", "weights", "parameters", "depth", "2-qubit gates", "depth there", "2-qubit gates there"),
+        *("circuits per step", "shots per step", "circuits per sample", "QPU time per step", "QPU time per epoch"),
+    )
+    for axis, members in groupby(rows, key=lambda row: row["axis"]):
+        yield from _heading((TITLES[axis], *columns))
+        for row in members:
+            cells = (str(row["value"]), row["encoding"], row["mode"])
+            if row["refused"]:
+                yield _line((*cells, f"no: {row['refused']}", *[""] * (len(columns) - 3)))
+                continue
+            sign = "" if row["exact"] else "≤ "
+            step, epoch = row["step"], row["epoch"]
+            gates = ("num_weights", "num_parameters", "depth", "two_qubit_gates", "isa_depth", "isa_two_qubit_gates")
+            yield _line(
+                (
+                    *cells,
+                    *(number(row[key]) for key in gates),
+                    sign + number(step["circuits"]),
+                    sign + number(step["shots"]),
+                    sign + number(row["prediction"]),
+                    sign + duration(step["qpu_seconds"]),
+                    sign + duration(epoch["qpu_seconds"]),
+                )
+            )
+        yield ""
+    yield from (
+        f"{SHOTS:,} shots a circuit, an epoch of {EPOCH:,} samples, every weight shifted; amplitudes by `probe`, angles by "
+        f"Broyden's method of at most {SOLVER_STEPS} steps (≤). Circuits by formula, which equals every count above:",
+        "",
+        "    direct         B (1 + W)",
+        "    probe          B (1 + W) + B (K + 1) + K (K + 1) / 2",
+        "    T Broyden      B (1 + W) + B (T + 1) + 2 B D",
+        "    W = 2 n (2 L + 1);  QPU seconds = 2 per job + (rep_delay + circuit length) shots",
+        "",
+    )
+
+
+def _beyond(growths: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
+    yield from (
+        "## Beyond this machine: extrapolated, not measured",
+        "",
+        "    t(n) = t0 + a n² 2^n               milliseconds of a training step",
+        "    m(n) = m0 + b 16 c(n) 2^n / 2^20   MiB, c = 2 n² + 20 n columns for amplitudes, 256 (1 + n) for angles",
+        "",
+        "at D = 4 n, K = n, three layers, batch 64. The error is the root mean square of (fit - measured) / measured.",
+        "",
+    )
+    names = ("encoding", "mode", "measured to", "t0 (ms)", "a (ms)", "error %", "m0 (MiB)", "b", "error %")
+    yield from _heading(names, texts=2)
+    for row in growths:
+        cells = [row["encoding"], row["mode"], f"{row['measured_to'] or ''}"]
+        for name in ("ms_per_step", "peak_mib"):
+            fit = row[name]
+            cells += [""] * 3 if fit is None else [_short(fit["constant"]), _short(fit["factor"]), _percent(fit["error"])]
+        yield _line(cells)
+    yield ""
+    yield from _heading(("encoding", "mode", "qubits", "time per step, extrapolated", "memory, extrapolated"), texts=2)
+    for row in rows:
+        time, memory = row["ms_per_step"], row["peak_mib"]
+        shown = ("" if time is None else duration(time / 1e3), "" if memory is None else size(memory))
+        yield _line((row["encoding"], row["mode"], str(row["num_qubits"]), *shown))
+    yield ""
+
+
+def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
+    yield from (
+        "## Trainability: variance of the gradient over random weights",
+        "",
+        "Var ~ b^-n, b = 1: no decay with qubits, 2: half with each. `local`: Z of wire 0, `global`: Z on all wires, both "
+        "differentiated by weight 0 (random circuits: mean over weights); `loss`: cross-entropy, mean over weights. The last "
+        "column is b of the equilibrium over b of direct-1, fitted to the ratios of the same draws: 1 is no change of the rate.",
+        "",
+    )
+    names = ("circuit", "gradient of", "b equilibrium", "b direct-1", "b direct-4", "b equilibrium / b direct-1")
+    yield from _heading(names, texts=2)
+    groups = groupby(decays, key=lambda row: (_family(row), row["of"]))
+    for (family, _), members in groups:
+        cells: dict[str, dict[str, Row]] = {}
+        for row in members:
+            cells.setdefault(row["quantity"], {})[row["method"]] = row
+        for quantity, methods in cells.items():
+            if any(methods[method]["decay"] for method in methods):
+                shown = [_decay(methods[method]["decay"]) for method in ("equilibrium", "direct-1", "direct-4")]
+                yield _line((family, quantity, *shown, _decay(methods["equilibrium"]["relative"])))
+    yield ""
+    yield from _heading(
+        (
+            *("circuit", "gradient of", "qubits", "draws", "equilibrium", "direct-1", "direct-4"),
+            *("equilibrium / direct-1", "radius of J", "‖(1-J)⁻¹‖", "not converged %"),
+        ),
+        texts=2,
+    )
+    keys = ("encoding", "ansatz", "layers", "state_scale", "num_qubits", "quantity")
+    for _, group in groupby(sorted(rows, key=lambda row: tuple(row[key] for key in keys)), lambda r: [r[k] for k in keys]):
+        methods = {row["method"]: row for row in group}
+        row = methods["equilibrium"]
+        which = "mean" if row["quantity"] == "loss" or row["ansatz"] != "hardware_efficient" else "weight"
+        draws = f"{row['draws']}" + (f" × {row['circuits']}" if row["circuits"] > 1 else "")
+        yield _line(
+            (
+                *(_family(row), row["quantity"], str(row["num_qubits"]), draws),
+                *(_plus(methods[m], which) for m in ("equilibrium", "direct-1", "direct-4")),
+                f"{row[f'{which}_ratio']:.3f} ± {row[f'{which}_ratio_error']:.3f}",
+                *(f"{row['radius']:.3f}", f"{row['gain']:.3f}", digits(100 * row["unconverged"])),
+            )
+        )
+
+
+def _family(row: Row) -> str:
+    """How a family of circuits is called."""
+    layers = f", {row['layers']} layers" if row["ansatz"] == "hardware_efficient" else f", {row['ansatz']} ansatz"
+    return f"{row['encoding']}{layers}, scale {row['state_scale']:g}"
+
+
+def _decay(fit: Row | None) -> str:
+    return "" if fit is None else f"{fit['base']:.3f} ± {fit['error']:.3f}"
+
+
+def _plus(row: Row, which: str) -> str:
+    return f"{row[which]:.2e} ± {row[f'{which}_error']:.0e}"
+
+
+def _heading(names: Sequence[str], texts: int = 3) -> list[str]:
+    return [_line(names), "|" + "---|" * texts + "--:|" * (len(names) - texts)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def number(value: float | None) -> str:
+    """A whole number, or nothing.
+
+    >>> number(12345.6)
+    '12,346'
+    """
+    return "" if value is None else f"{value:,.0f}"
+
+
+def digits(value: float | None) -> str:
+    """Three digits.
+
+    >>> digits(0.01234), digits(12.34), digits(1234.5)
+    ('0.0123', '12.3', '1,234')
+    """
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them.
+
+    >>> duration(0.012), duration(90), duration(7200), duration(1e20)
+    ('0.012 s', '1.5 min', '2 h', '3.17e+12 years')
+    """
+    for below, unit, name in _DURATIONS:
+        if seconds < below:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / _YEAR:,.3g} years"
+
+
+def size(mebibytes: float) -> str:
+    """Memory in the unit that suits it.
+
+    >>> size(100.0), size(2.0**20)
+    ('100 MiB', '1 TiB')
+    """
+    for name in ("MiB", "GiB", "TiB", "PiB"):
+        if mebibytes < 1024:
+            return f"{mebibytes:.3g} {name}"
+        mebibytes /= 1024
+    return f"{mebibytes:.3g} EiB"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}"

@@ -1,0 +1,18 @@
+"""Time, memory, circuits and gradients against size: `main(backend, arguments, mode, mapper, publish)`, or as a script.
+
+`python runtime_programs/scaling_study.py ...` is `python -m qiskit_qdeq scaling ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from qiskit_qdeq.programs.scaling_study import main
+from qiskit_qdeq.programs.serverless import run_script
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(run_script("scaling"))
