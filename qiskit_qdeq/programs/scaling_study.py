@@ -22,7 +22,7 @@ from qiskit_qdeq.studies.scaling.timing import timing_task
 from qiskit_qdeq.studies.scaling.variance import variance_task
 from qiskit_qdeq.studies.tasks import Mapper
 
-_DRAWS = 300
+_DRAWS = 200
 _QUICK_DRAWS = 50
 
 
@@ -72,8 +72,9 @@ def main(
     quick = options.quick
     with studying(options, mapper, publish) as study:
         timing = rows.timing_tasks(quick)
-        measure = partial(timing_task, seconds=1.0 if quick else 4.0, memory_gib=options.memory)
+        measure = partial(timing_task, seconds=0.5 if quick else 2.0, memory_gib=options.memory)
         timed = rows.point_rows(timing, study.run(timing, measure, "time and memory", mapper=map), quick)
+        first = study.run(rows.first_use_tasks(quick), measure, "first use", mapper=map)
         devices = rows.device_tasks(quick, name)
         # an object may not be one that other processes understand
         own = {} if device is None else {"mapper": map}
@@ -87,6 +88,9 @@ def main(
             "backend": name,
             "seed": options.seed,
             "timing": timed,
+            "first_use": [
+                {**task.arguments, **found} for task, found in zip(rows.first_use_tasks(quick), first, strict=True)
+            ],
             "device": computed,
             "formula": rows.formula_rows(computed),
             "growth": growth,
@@ -113,5 +117,7 @@ def _device(backend: Any, chosen: str, *, given_too: bool) -> tuple[Any, str]:
         named_device(name)
         return None, name
     if getattr(backend, "target", None) is None:
-        raise InputError(f"backend must be a text such as 'fake:torino' or have a target to transpile for, got {backend!r}")
+        raise InputError(
+            f"backend must be a text such as 'fake:torino' or have a target to transpile for, got {backend!r}"
+        )
     return backend, str(getattr(backend, "name", type(backend).__name__))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -20,26 +21,43 @@ from qiskit_qdeq.training.step import StepResult
 from qiskit_qdeq.training.trainer import Trainer
 
 
-def in_fresh_process(module: str, question: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+def in_fresh_process(
+    module: str,
+    question: Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """What `python -m module` prints as its last line, JSON, when it is given `question` as JSON.
 
     Args:
         module: a program that reads standard input.
         question: plain values.
         timeout: seconds after which the process is ended.
+        environment: variables that it has beside those of this process.
 
     Raises:
         ExecutionError: if the process fails, with what it said.
         TimeoutError: if it does not end in time.
-        MemoryError: if the system ended it.
+        MemoryError: if the system ended it, or it ended because memory was short.
     """
     words = [sys.executable, "-m", module]
     try:
-        done = subprocess.run(words, input=json.dumps(question), capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            words,
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **(environment or {})},
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"not done after {timeout:g} s") from None
     if done.returncode < 0:
         raise MemoryError(f"the system ended the process (signal {-done.returncode})")
+    # OpenBLAS ends the process that runs out of memory
+    if done.returncode and "emory allocation" in done.stderr:
+        raise MemoryError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise ExecutionError(f"the process that measures time and memory failed: {done.stderr.strip()[-500:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -48,13 +48,19 @@ def draw_scaling(results: Mapping[str, Any]) -> Figure:
     for axes, (column, text) in zip(panels[0], kinds, strict=True):
         for key, color in _COLORS.items():
             _measured(axes, results, key, column, color)
-        axes.plot([], [], "--", color=BLACK, linewidth=0.9, label="fit, extrapolated")
+        axes.plot([], [], "--", color=BLACK, linewidth=0.9, label="extrapolated by the fit (line)")
         label(axes, "this machine", "qubits", text)
     devices = (("circuits", "circuits per training step"), ("qpu_seconds", "QPU seconds per training step"))
     for axes, (column, text) in zip(panels[1], devices, strict=True):
         for key, color in _COLORS.items():
             rows = _of(results["device"], *key)
-            axes.plot([row["num_qubits"] for row in rows], [row["step"][column] for row in rows], "s-", color=color, ms=3)
+            style = "s-" if key[1] == "equilibrium" else "x:"
+            n, values = ([row["num_qubits"] for row in rows], [row["step"][column] for row in rows])
+            axes.plot(n, values, style, color=color, ms=3.5, linewidth=0.9)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         label(axes, f"computed for {results['backend']}", "qubits", text)
     for axes in panels.flat:
         axes.set_yscale("log")
@@ -118,8 +124,8 @@ def draw_axes(results: Mapping[str, Any]) -> Figure | None:
 def draw_variance(results: Mapping[str, Any]) -> Figure:
     """Variance of the gradient against qubits, a colour per depth: equilibrium solid, direct-1 dashed."""
     quantities = (
-        ("local", "weight", "Z of wire 0, by weight 0"),
-        ("global", "weight", "Z on all wires, by weight 0"),
+        ("local", "weight", "Z of wire 0"),
+        ("global", "weight", "Z on all wires"),
         ("loss", "mean", "loss, mean over weights"),
     )
     rows = [row for row in results["variance"] if row["state_scale"] == 0.5 and row["ansatz"] == "hardware_efficient"]
@@ -140,14 +146,14 @@ def draw_variance(results: Mapping[str, Any]) -> Figure:
                         color=color,
                         ms=3.5,
                         linewidth=0.9,
-                        label=f"{layers} layer{'s' * (layers > 1)}" if method == "equilibrium" else None,
                     )
+                axes.plot([], [], "o-", color=color, ms=3.5, linewidth=0.9, label=f"{layers} layer{'s' * (layers > 1)}")
             axes.plot([], [], "o-", color=BLACK, ms=3.5, linewidth=0.9, label="equilibrium")
             axes.plot([], [], "x--", color=BLACK, ms=3.5, linewidth=0.9, label="direct-1")
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.grid(alpha=0.3, linewidth=0.5)
-            label(axes, f"{encoding}: {text}", "qubits", "variance of the gradient" if axes is line[0] else "")
+            label(axes, f"{encoding}\n{text}", "qubits", "variance of the gradient" if axes is line[0] else "")
     legend_below(figure)
     return figure
 
@@ -156,5 +162,3 @@ def all_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     """Every figure by its file's name."""
     found = {"scaling": draw_scaling(results), "axes": draw_axes(results), "variance": draw_variance(results)}
     return {name: figure for name, figure in found.items() if figure is not None}
-
-

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 #: Beyond the machine.
 BEYOND = (20, 30, 50, 100)
 _MIB = 2.0**20
@@ -89,12 +91,16 @@ class Decay:
         base: b; 1 is no decay, 2 a halving with every qubit.
         error: its standard error, from those of the variances or from the scatter around the fit, whichever is larger.
         prefactor: v.
+        chi: χ² per degree of freedom.
+        chi_power: that of a power law v n^-p instead.
         points: how many were fitted.
     """
 
     base: float
     error: float
     prefactor: float
+    chi: float
+    chi_power: float
     points: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,12 +114,17 @@ def fit_decay(n: Sequence[float], variance: Sequence[float], error: Sequence[flo
     if len(kept) < 3:
         return None
     x, v, e = (np.array(column, dtype=float) for column in zip(*kept, strict=True))
-    weights = (v / e) ** 2
-    design = np.stack([np.ones_like(x), -x], axis=1)
-    normal = design.T @ (weights[:, None] * design)
-    covariance = np.linalg.inv(normal)
-    found = covariance @ (design.T @ (weights * np.log(v)))
-    chi = float(weights @ (np.log(v) - design @ found) ** 2) / (len(x) - 2)
-    slope_error = math.sqrt(covariance[1, 1] * max(1.0, chi))
-    base = math.exp(found[1])
-    return Decay(base, base * slope_error, math.exp(found[0]), len(x))
+    (intercept, slope), slope_error, chi = _line(x, np.log(v), e / v)
+    base = math.exp(-slope)
+    base_error = base * slope_error * math.sqrt(max(1.0, chi))
+    return Decay(base, base_error, math.exp(intercept), chi, _line(np.log(x), np.log(v), e / v)[2], len(x))
+
+
+def _line(x: Array, y: Array, error: Array) -> tuple[Array, float, float]:
+    """Intercept and slope of y(x), the slope's error, and χ² per degree of freedom."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    weights = error**-2.0
+    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
+    found = covariance @ (design.T @ (weights * y))
+    chi = float(weights @ (y - design @ found) ** 2) / (len(x) - 2)
+    return found, math.sqrt(covariance[1, 1]), chi

@@ -1,6 +1,6 @@
 """The points of the scaling study: one default model, and axes along which a single number of it changes.
 
-    4 features per qubit (D = 4 n), K = n fed back, three hardware-efficient layers, batch 64, readout zz, state_scale 1/2
+4 features per qubit (D = 4 n), K = n fed back, three hardware-efficient layers, batch 64, readout zz, state_scale 1/2
 """
 
 from __future__ import annotations
@@ -146,11 +146,11 @@ def axes(quick: bool) -> tuple[Axis, ...]:
             Axis("batch", "batch", (8, 256)),
         )
     return (
-        Axis("num_qubits", "qubits", (4, 6, 8, 10, 12, 14, 16, 17, 18, 20)),
-        Axis("layers", "ansatz layers", (1, 2, 4, 8, 16, 32)),
-        Axis("batch", "batch", (1, 8, 32, 128, 512)),
-        Axis("num_features", "features", (10, 20, 80, 160, 320, 640, 1025)),
-        Axis("num_states", "states fed back", (1, 2, 5, 20, 40)),
+        Axis("num_qubits", "qubits", (4, 6, 8, 10, 12, 14, 16, 18, 20)),
+        Axis("layers", "ansatz layers", (1, 2, 8, 32)),
+        Axis("batch", "batch", (1, 16, 256, 1024)),
+        Axis("num_features", "features", (10, 20, 80, 160, 320, 1025)),
+        Axis("num_states", "states fed back", (1, 5, 20, 40)),
         Axis("readout", "readout", ("z", "zzz", "zzzz")),
         Axis("ansatz", "ansatz", ("paper", "random")),
     )

@@ -33,6 +33,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "layers, batch 64 and readout zz; each table changes one of them. Inputs are synthetic.",
         "",
         *_timing(results["timing"]),
+        *_first_use(results["first_use"]),
         *_device(results["device"], results["backend"]),
         *_beyond(results["growth"], results["extrapolated"]),
         *_variances(results["variance"], results["decay"]),
@@ -43,7 +44,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _timing(rows: Sequence[Row]) -> Iterable[str]:
     yield from ("## Measured on this machine", "")
     columns = (
-        *("encoding", "mode", "ms per step", "ms per prediction", "set-up s", "compiling s", "peak MiB"),
+        *("encoding", "mode", "ms per step", "ms per prediction", "set-up s", "peak MiB"),
         *("solver steps", "not converged %"),
     )
     for axis, members in groupby(rows, key=lambda row: row["axis"]):
@@ -59,18 +60,21 @@ def _timing(rows: Sequence[Row]) -> Iterable[str]:
                     digits(row["ms_per_step"]),
                     digits(row["ms_per_prediction"]),
                     digits(row["setup_seconds"]),
-                    digits(row["compile_seconds"]),
                     number(row["peak_mib"]),
                     digits(row["solver_steps"]) if row["mode"] == "equilibrium" else "",
                     digits(100 * row["unconverged"]) if row["mode"] == "equilibrium" else "",
                 )
             )
         yield ""
-    yield from (
-        "`set-up`: building the model and what the first step takes longer than others, with kernels compiled before; "
-        "`compiling`: the same in the first process that needs them, empty where they were there already.",
-        "",
-    )
+
+
+def _first_use(rows: Sequence[Row]) -> Iterable[str]:
+    times = [f"{row['encoding']} {digits(row['setup_seconds'])} s" for row in rows if not row["refused"]]
+    text = "`set-up`: building the model and what the first step takes longer than others."
+    if times:
+        text += " In the first process on a machine, which compiles the kernels, it takes "
+        text += f"({DEFAULT_QUBITS} qubits): {', '.join(times)}."
+    yield from (text, "")
 
 
 def _device(rows: Sequence[Row], backend: str) -> Iterable[str]:
@@ -129,7 +133,9 @@ def _beyond(growths: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
         cells = [row["encoding"], row["mode"], f"{row['measured_to'] or ''}"]
         for name in ("ms_per_step", "peak_mib"):
             fit = row[name]
-            cells += [""] * 3 if fit is None else [_short(fit["constant"]), _short(fit["factor"]), _percent(fit["error"])]
+            cells += (
+                [""] * 3 if fit is None else [_short(fit["constant"]), _short(fit["factor"]), _percent(fit["error"])]
+            )
         yield _line(cells)
     yield ""
     yield from _heading(("encoding", "mode", "qubits", "time per step, extrapolated", "memory, extrapolated"), texts=2)
@@ -145,40 +151,47 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
         "## Trainability: variance of the gradient over random weights",
         "",
         "Var ~ b^-n, b = 1: no decay with qubits, 2: half with each. `local`: Z of wire 0, `global`: Z on all wires, both "
-        "differentiated by weight 0 (random circuits: mean over weights); `loss`: cross-entropy, mean over weights. The last "
-        "column is b of the equilibrium over b of direct-1, fitted to the ratios of the same draws: 1 is no change of the rate.",
+        "differentiated by weight 0 (random circuits: mean over weights); `loss`: cross-entropy, mean over weights. Last "
+        "column is b of the equilibrium over b of direct-1, fitted to the ratios of the same draws: 1 is no change.",
         "",
     )
-    names = ("circuit", "gradient of", "b equilibrium", "b direct-1", "b direct-4", "b equilibrium / b direct-1")
+    names = (
+        "circuit",
+        "gradient of",
+        "b equilibrium",
+        "b direct-1",
+        "b direct-4",
+        "b equilibrium / b direct-1",
+        "χ²",
+        "χ² power",
+    )
     yield from _heading(names, texts=2)
-    groups = groupby(decays, key=lambda row: (_family(row), row["of"]))
-    for (family, _), members in groups:
+    for family, members in groupby(decays, key=_family):
         cells: dict[str, dict[str, Row]] = {}
         for row in members:
             cells.setdefault(row["quantity"], {})[row["method"]] = row
         for quantity, methods in cells.items():
             if any(methods[method]["decay"] for method in methods):
                 shown = [_decay(methods[method]["decay"]) for method in ("equilibrium", "direct-1", "direct-4")]
-                yield _line((family, quantity, *shown, _decay(methods["equilibrium"]["relative"])))
-    yield ""
-    yield from _heading(
-        (
-            *("circuit", "gradient of", "qubits", "draws", "equilibrium", "direct-1", "direct-4"),
-            *("equilibrium / direct-1", "radius of J", "‖(1-J)⁻¹‖", "not converged %"),
-        ),
-        texts=2,
+                fit = methods["equilibrium"]["decay"]
+                chi = ("", "") if fit is None else (digits(fit["chi"]), digits(fit["chi_power"]))
+                yield _line((family, quantity, *shown, _decay(methods["equilibrium"]["relative"]), *chi))
+    yield from (
+        "",
+        "`χ²` per degree of freedom of the equilibrium's fit, and of a power law n^-p to the same variances: near 1 is a "
+        "good fit. Variances themselves, equilibrium, and in brackets over direct-1 from the same draws:",
+        "",
     )
-    keys = ("encoding", "ansatz", "layers", "state_scale", "num_qubits", "quantity")
-    for _, group in groupby(sorted(rows, key=lambda row: tuple(row[key] for key in keys)), lambda r: [r[k] for k in keys]):
-        methods = {row["method"]: row for row in group}
-        row = methods["equilibrium"]
-        which = "mean" if row["quantity"] == "loss" or row["ansatz"] != "hardware_efficient" else "weight"
-        draws = f"{row['draws']}" + (f" × {row['circuits']}" if row["circuits"] > 1 else "")
+    columns = ("circuit", "qubits", "draws", "local", "global", "loss", "radius of J", "‖(1-J)⁻¹‖", "not converged %")
+    yield from _heading(columns, texts=1)
+    for _, group in groupby(rows, key=lambda row: (_family(row), row["num_qubits"])):
+        found = {row["quantity"]: row for row in group if row["method"] == "equilibrium"}
+        row = found["local"]
+        draws = f"{row['draws']}" + (f" × {row['circuits']} circuits" if row["circuits"] > 1 else "")
         yield _line(
             (
-                *(_family(row), row["quantity"], str(row["num_qubits"]), draws),
-                *(_plus(methods[m], which) for m in ("equilibrium", "direct-1", "direct-4")),
-                f"{row[f'{which}_ratio']:.3f} ± {row[f'{which}_ratio_error']:.3f}",
+                *(_family(row), str(row["num_qubits"]), draws),
+                *(_shown(found[quantity]) for quantity in ("local", "global", "loss")),
                 *(f"{row['radius']:.3f}", f"{row['gain']:.3f}", digits(100 * row["unconverged"])),
             )
         )
@@ -186,7 +199,11 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
 
 def _family(row: Row) -> str:
     """How a family of circuits is called."""
-    layers = f", {row['layers']} layers" if row["ansatz"] == "hardware_efficient" else f", {row['ansatz']} ansatz"
+    layers = (
+        f", {row['layers']} layer{'s' * (row['layers'] > 1)}"
+        if row["ansatz"] == "hardware_efficient"
+        else f", {row['ansatz']} ansatz"
+    )
     return f"{row['encoding']}{layers}, scale {row['state_scale']:g}"
 
 
@@ -194,8 +211,10 @@ def _decay(fit: Row | None) -> str:
     return "" if fit is None else f"{fit['base']:.3f} ± {fit['error']:.3f}"
 
 
-def _plus(row: Row, which: str) -> str:
-    return f"{row[which]:.2e} ± {row[f'{which}_error']:.0e}"
+def _shown(row: Row) -> str:
+    which = "mean" if row["quantity"] == "loss" or row["ansatz"] != "hardware_efficient" else "weight"
+    ratio = f"{row[f'{which}_ratio']:.2f} ± {row[f'{which}_ratio_error']:.2f}"
+    return f"{row[which]:.2e} ± {row[f'{which}_error']:.0e} ({ratio})"
 
 
 def _heading(names: Sequence[str], texts: int = 3) -> list[str]:

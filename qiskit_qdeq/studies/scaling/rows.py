@@ -23,6 +23,12 @@ def timing_tasks(quick: bool) -> list[Task]:
     return [Task(f"time/{name(point)}", point.as_dict()) for point in _points(axes(quick))]
 
 
+def first_use_tasks(quick: bool) -> list[Task]:
+    """The default point in processes that find no compiled kernels, which takes too long for `quick`."""
+    points = [Point.of(encoding, "equilibrium") for encoding in ENCODINGS if not quick]
+    return [Task(f"first-use/{name(point)}", {**point.as_dict(), "first_use": True}) for point in points]
+
+
 def device_tasks(quick: bool, backend: str) -> list[Task]:
     """The same points, and more qubits than can be simulated."""
     many = Axis("num_qubits", "qubits", (20, 50) if quick else (20, 30, 50, 75, 100))
@@ -32,7 +38,7 @@ def device_tasks(quick: bool, backend: str) -> list[Task]:
 
 def variance_tasks(quick: bool, draws: int, seed: int) -> list[Task]:
     """Every circuit of every family."""
-    sizes = (4, 6, 8) if quick else (4, 6, 8, 10, 12)
+    sizes: tuple[int, ...] = (4, 6, 8) if quick else (4, 6, 8, 10, 12)
     hardware, half = "hardware_efficient", 0.5
     families = [(encoding, hardware, layers, half, sizes) for encoding in ENCODINGS for layers in _depths(quick)]
     if not quick:

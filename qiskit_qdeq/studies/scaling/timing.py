@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,14 +27,15 @@ _LEAST = 2
 
 
 def timing_task(
-    arguments: Mapping[str, Any], *, seconds: float, timeout: float = 240.0, memory_gib: float = 6.0
+    arguments: Mapping[str, Any], *, seconds: float, timeout: float = 300.0, memory_gib: float = 6.0
 ) -> dict[str, Any]:
     """Measure a training step and a prediction of the point `arguments`.
 
     A process in which kernels had to be compiled, which happens once per machine, is not what is measured: it is run again.
+    With `first_use` that process is what is measured.
 
     Args:
-        arguments: fields of `Point`.
+        arguments: fields of `Point`, and `first_use`: true for a process that finds no compiled kernels.
         seconds: of training, and of prediction, that are enough.
         timeout: seconds after which the process is ended.
         memory_gib: that it may take.
@@ -41,25 +43,29 @@ def timing_task(
     Returns:
         `refused`: None, or why there are no figures; `ms_per_step` and `ms_per_prediction` (of one sample), medians, with
         `steps` timed; `setup_seconds`: building the model and what the first step takes longer than others;
-        `compile_seconds`: the same where kernels were compiled, None where they were not; `peak_mib` of the process after
-        training; `base_mib` of one that has only imported the package; `solver_steps` and `unconverged`: means over steps.
+        `peak_mib` of the process after training; `base_mib` of one that has only imported the package; `solver_steps` and
+        `unconverged`: means over steps; `threads`.
 
     Raises:
         ExecutionError: if the process fails in a way nobody foresees.
     """
-    point_of(arguments)
-    question = {"point": dict(arguments), "seconds": seconds, "memory_gib": memory_gib}
-    module = "qiskit_qdeq.studies.scaling.timing"
+    values = dict(arguments)
+    first_use = bool(values.pop("first_use", False))
+    point_of(values)
+    question = {"point": values, "seconds": seconds, "memory_gib": memory_gib}
     try:
-        found = in_fresh_process(module, question, timeout=timeout)
-        compiled = found.pop("compiled", 0)
-        if compiled and found["refused"] is None:
-            first = found["setup_seconds"]
-            found = {**in_fresh_process(module, question, timeout=timeout), "compile_seconds": first}
-            found.pop("compiled", None)
+        with tempfile.TemporaryDirectory() as folder:
+            found = _asked(question, timeout, {"NUMBA_CACHE_DIR": folder} if first_use else {})
+        if found.pop("compiled", 0) and not first_use:
+            found = _asked(question, timeout, {})
     except (TimeoutError, MemoryError) as error:
         return {"refused": str(error)}
-    return {"compile_seconds": None, **found}
+    return {name: value for name, value in found.items() if name != "compiled"}
+
+
+def _asked(question: Mapping[str, Any], timeout: float, environment: Mapping[str, str]) -> dict[str, Any]:
+    module = "qiskit_qdeq.studies.scaling.timing"
+    return in_fresh_process(module, question, timeout=timeout, environment=environment)
 
 
 def measure(point: Mapping[str, Any], seconds: float, memory_gib: float) -> dict[str, Any]:
@@ -109,15 +115,15 @@ def _fields(config: Any) -> dict[str, Any]:
 
 
 def _predictions(model: Any, parameters: Any, x: Any, found: Any, layers: int, seconds: float) -> Iterator[float]:
-    """Durations of predicting all samples; the first, in which buffers are made, is left out."""
-    begun, inputs_ = time.perf_counter(), model.prepare(x)
+    """Durations of predicting all samples; the first, in which buffers are made, is left out where that can be afforded."""
+    begun, prepared = time.perf_counter(), model.prepare(x)
     for count in range(1 + _STEPS):
         started = time.perf_counter()
-        predict(model, parameters, inputs_, found, layers=layers, on_failure="accept")
+        predict(model, parameters, prepared, found, layers=layers, on_failure="accept")
         now = time.perf_counter()
-        if count:
+        if count or now - begun > seconds:
             yield now - started
-        if count >= _LEAST and now - begun > seconds:
+        if now - begun > seconds:
             return
 
 

@@ -57,11 +57,11 @@ def variance_task(arguments: Mapping[str, Any]) -> dict[str, Any]:
             the random ansatz.
 
     Returns:
-        `gradients`: method -> quantity -> `weight`: variance of the partial derivative by weight 0 (RY on wire 0 in the first
-        layer of the hardware-efficient ansatz), `mean`: variance averaged over all weights, `weight_ratio`, `mean_ratio`: to
-        that of direct-1 from the same draws, and the standard error of each as `..._error`. `radius`: mean spectral radius of
-        J; `gain`: mean of ‖(1 - J)⁻¹‖₂; `unconverged`: share of samples without an equilibrium, which take the gradient of
-        one more application as training does; `num_weights`.
+        `gradients`: method -> quantity -> `weight`: variance of the partial derivative by weight 0 (RY on wire 0 in the
+        first layer of the hardware-efficient ansatz), `mean`: variance averaged over all weights, `weight_ratio`,
+        `mean_ratio`: to that of direct-1 from the same draws, and the standard error of each as `..._error`. `radius`: mean
+        spectral radius of J; `gain`: mean of ‖(1 - J)⁻¹‖₂; `unconverged`: share of samples without an equilibrium, which
+        take the gradient of one more application as training does; `num_weights`.
     """
     model = _model(arguments)
     rng = np.random.default_rng([int(arguments["seed"]), 1])
@@ -156,7 +156,7 @@ class _Draw:
 
 def _model(arguments: Mapping[str, Any]) -> QDEQModel:
     size = int(arguments["num_qubits"])
-    kinds = {"amplitude": AmplitudeEncoder, "angle": AngleEncoder.layered}
+    kinds: dict[str, Any] = {"amplitude": AmplitudeEncoder, "angle": AngleEncoder.layered}
     if arguments["encoding"] not in kinds:
         raise InputError(f"encoding must be one of {list(kinds)}, got {arguments['encoding']!r}")
     encoder = kinds[arguments["encoding"]](2 * size, size)
