@@ -31,9 +31,14 @@ def first_use_tasks(quick: bool) -> list[Task]:
 
 def device_tasks(quick: bool, backend: str) -> list[Task]:
     """The same points, and more qubits than can be simulated."""
-    many = Axis("num_qubits", "qubits", (20, 50) if quick else (20, 30, 50, 75, 100))
+    many = Axis("num_qubits", "qubits", more_qubits(quick))
     points = _points((*axes(quick), many))
     return [Task(f"device/{name(point)}", {"point": point.as_dict(), "backend": backend}) for point in points]
+
+
+def more_qubits(quick: bool) -> tuple[int, ...]:
+    """Which only a device has."""
+    return (20, 50) if quick else (20, 30, 50, 75, 100)
 
 
 def variance_tasks(quick: bool, draws: int, seed: int) -> list[Task]:

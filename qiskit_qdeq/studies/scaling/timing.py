@@ -58,8 +58,10 @@ def timing_task(
             found = _asked(question, timeout, {"NUMBA_CACHE_DIR": folder} if first_use else {})
         if found.pop("compiled", 0) and not first_use:
             found = _asked(question, timeout, {})
-    except (TimeoutError, MemoryError) as error:
+    except TimeoutError as error:
         return {"refused": str(error)}
+    except MemoryError as error:
+        return {"refused": _too_much(memory_gib, error)}
     return {name: value for name, value in found.items() if name != "compiled"}
 
 
@@ -79,8 +81,12 @@ def measure(point: Mapping[str, Any], seconds: float, memory_gib: float) -> dict
     except InputError as error:
         return {"refused": str(error)}
     except MemoryError as error:
-        return {"refused": f"needs more than {memory_gib:g} GiB, the limit of this study ({error or 'no more memory'})"}
+        return {"refused": _too_much(memory_gib, error)}
     return {"refused": None, **found, "base_mib": base, "compiled": len(compiled)}
+
+
+def _too_much(memory_gib: float, error: MemoryError) -> str:
+    return f"needs more than {memory_gib:g} GiB, the limit of this study ({str(error).rstrip('.') or 'no more memory'})"
 
 
 def _measured(arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
