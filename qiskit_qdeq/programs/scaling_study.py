@@ -13,7 +13,7 @@ from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, studying
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
 from qiskit_qdeq.studies.scaling import rows
 from qiskit_qdeq.studies.scaling.circuits import device_task, named_device
 from qiskit_qdeq.studies.scaling.figures import all_figures
@@ -60,8 +60,7 @@ def main(
         InputError: for arguments that cannot be used.
         StudyError: if tasks failed; the others are kept.
     """
-    if mode is not None:
-        raise InputError(f"mode has no effect on scaling, which executes nothing: leave it out, got {mode!r}")
+    refuse_backend("scaling", None, mode)
     options = from_mapping(ScalingArguments, {} if arguments is None else arguments)
     check_at_least_one(options, "draws")
     if options.draws == 1 or options.seed < 0 or not options.memory > 0:
@@ -114,8 +113,9 @@ def _device(backend: Any, chosen: str, *, given_too: bool) -> tuple[Any, str]:
         raise InputError("backend is given twice, itself and among the arguments: leave one out")
     if backend is None or isinstance(backend, str):
         name = chosen if backend is None else backend
-        named_device(name)
-        return None, name
+        device = named_device(name)
+        # a service is asked once
+        return None if name.startswith("fake:") else device, name
     if getattr(backend, "target", None) is None:
         raise InputError(
             f"backend must be a text such as 'fake:torino' or have a target to transpile for, got {backend!r}"

@@ -206,7 +206,7 @@ def invented(arguments, **options):
         return {"refused": "too much"}
     figures = {"ms_per_step": 1 + 1e-3 * work(point.num_qubits), "ms_per_prediction": 0.1, "setup_seconds": 1.0}
     peak = 200 + 2 * mebibytes(point.encoding)(point.num_qubits)
-    return {"refused": None, **figures, "peak_mib": peak, "solver_steps": 2.0, "unconverged": 0.0}
+    return {"refused": None, **figures, "peak_mib": peak, "threads": 1, "solver_steps": 2.0, "unconverged": 0.0}
 
 
 @pytest.fixture

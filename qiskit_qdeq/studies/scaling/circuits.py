@@ -14,7 +14,7 @@ A prediction runs 1, K + 2 or at most T + 2 circuits a sample; for `probe` each 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from qiskit_qdeq.circuits import CircuitTemplate
@@ -71,7 +71,7 @@ def _figures(point: Point, device: Any) -> dict[str, Any]:
     config = point.config(measured=True)
     model: Any = described
     step = predicted_step(model, config, point.batch)
-    epoch = estimate_cost(model, type(config)(**{**_fields(config), "epochs": 1}), EPOCH).total
+    epoch = estimate_cost(model, replace(config, epochs=1), EPOCH).total
     isa = runner.circuit
     return {
         "num_weights": template.num_weights,
@@ -150,7 +150,3 @@ def prediction_circuits(point: Point) -> tuple[int, int]:
     if point.encoding == "amplitude":
         return point.num_states + 2, point.num_states * (point.num_states + 1) // 2
     return SOLVER_STEPS + 2, 0
-
-
-def _fields(config: Any) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}

@@ -33,7 +33,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "layers, batch 64 and readout zz; each table changes one of them. Inputs are synthetic.",
         "",
         *_timing(results["timing"]),
-        *_first_use(results["first_use"]),
+        *_setting(results["timing"], results["first_use"]),
         *_device(results["device"], results["backend"]),
         *_beyond(results["growth"], results["extrapolated"]),
         *_variances(results["variance"], results["decay"]),
@@ -68,9 +68,10 @@ def _timing(rows: Sequence[Row]) -> Iterable[str]:
         yield ""
 
 
-def _first_use(rows: Sequence[Row]) -> Iterable[str]:
-    times = [f"{row['encoding']} {digits(row['setup_seconds'])} s" for row in rows if not row["refused"]]
-    text = "`set-up`: building the model and what the first step takes longer than others."
+def _setting(rows: Sequence[Row], first: Sequence[Row]) -> Iterable[str]:
+    times = [f"{row['encoding']} {digits(row['setup_seconds'])} s" for row in first if not row["refused"]]
+    threads = max((row["threads"] for row in rows if not row["refused"]), default=0)
+    text = f"Threads: {threads}. `set-up`: building the model and what the first step takes longer than others."
     if times:
         text += " In the first process on a machine, which compiles the kernels, it takes "
         text += f"({DEFAULT_QUBITS} qubits): {', '.join(times)}."

@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numba.core.event
@@ -96,8 +97,7 @@ def _measured(arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     built = time.perf_counter() - started
     x, y = inputs(point, point.batch)
     timer = StepTimer(seconds, 1 + _LEAST)
-    epochs = type(config)(**{**_fields(config), "epochs": 1 + _STEPS})
-    trainer = Trainer(model, epochs, x, y, callbacks=[timer])
+    trainer = Trainer(model, replace(config, epochs=1 + _STEPS), x, y, callbacks=[timer])
     parameters = trainer.run().last_parameters
     peak = peak_mib()
     first, *others = trainer.step_seconds
@@ -114,10 +114,6 @@ def _measured(arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         "unconverged": float(np.mean(timer.unconverged)),
         "threads": num_threads(),
     }
-
-
-def _fields(config: Any) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
 def _predictions(model: Any, parameters: Any, x: Any, found: Any, layers: int, seconds: float) -> Iterator[float]:
