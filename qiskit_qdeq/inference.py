@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq._html import cost_rows, facts, share, spread
+from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Solver
@@ -117,8 +118,11 @@ def predict(
 
 def block_size(model: QDEQModel) -> int:
     """Samples that `predict` evaluates together, which decides its jobs."""
-    bytes_per_sample = 16 * 2**model.template.num_qubits * (1 + model.num_states)
-    return max(1, min(BATCH, _COLUMN_BYTES // bytes_per_sample))
+    if not model.evaluator.is_exact:
+        return BATCH
+    # with amplitude encoding the derivatives of all samples are combinations of the same K columns
+    columns = 2 if isinstance(model.template.encoder, AmplitudeEncoder) else 1 + model.num_states
+    return max(1, min(BATCH, _COLUMN_BYTES // (16 * 2**model.template.num_qubits * columns)))
 
 
 def _predict(

@@ -51,9 +51,9 @@ def nearest_injection(num_features: int, num_states: int, state_scale: float = 1
 
 
 def check_size(num_qubits: int, num_features: int, num_states: int, *, amplitude: bool) -> None:
-    """Refuse circuits whose exact evaluation takes more memory than this package tries, before anything is built.
+    """Refuse circuits whose exact evaluation takes more memory than this package tries.
 
-    Measured: amplitude encoding holds D columns of U(θ) and K² columns M_j V P_k, other encoders 1 + K columns per sample.
+    Amplitude encoding holds D columns of U(θ) and K² columns M_j V P_k, other encoders 1 + K columns per sample.
 
     Raises:
         InputError: with the memory needed.
@@ -63,7 +63,7 @@ def check_size(num_qubits: int, num_features: int, num_states: int, *, amplitude
     if gigabytes > _LARGEST_GIGABYTES:
         raise InputError(
             f"num_qubits {num_qubits} with {num_features} features needs about {gigabytes:.3g} GB for exact evaluation, "
-            f"more than the {_LARGEST_GIGABYTES} GB this package tries: use fewer qubits"
+            f"more than the {_LARGEST_GIGABYTES} GB this package tries: use fewer qubits, or measure the circuits"
         )
 
 
@@ -83,7 +83,8 @@ class QDEQModel:
         dtype: "float64" or "float32", of the exact evaluator.
 
     Raises:
-        InputError: if sizes do not fit, a value is out of range, or the circuit is too large to simulate.
+        InputError: if sizes do not fit or a value is out of range. A circuit too large to simulate can be measured; what
+            computes it then refuses.
     """
 
     def __init__(
@@ -104,8 +105,6 @@ class QDEQModel:
                 raise InputError(f"{name} must be a finite number, got {value!r}")
         if num_classes < 1:
             raise InputError(f"num_classes must be >= 1, got {num_classes}")
-        amplitude = isinstance(template.encoder, AmplitudeEncoder)
-        check_size(template.num_qubits, template.num_features, template.num_states, amplitude=amplitude)
         self.template = template
         self.bias = float(bias)
         self.num_features = template.num_features - (1 if bias else 0)
@@ -131,7 +130,40 @@ class QDEQModel:
         #: P on the encoder's inputs: a bias is never fed back into.
         self.injection = np.vstack([injection, np.zeros((1, self.num_states))]) if bias else injection
         self.dtype = dtype
-        self.evaluator: Evaluator = exact_evaluator(template, self.injection, dtype)
+        # a circuit that no memory holds can still be measured
+        self._evaluator: Evaluator | None = (
+            exact_evaluator(template, self.injection, dtype) if self.is_computable else None
+        )
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What evaluates the map: exact computation, or the estimator of `measured`.
+
+        Raises:
+            InputError: if the circuit is too large to be computed, and is not measured.
+        """
+        if self._evaluator is None:
+            self._check_size()
+        assert self._evaluator is not None
+        return self._evaluator
+
+    @evaluator.setter
+    def evaluator(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    @property
+    def is_computable(self) -> bool:
+        """Whether the circuit is small enough to be computed without a device."""
+        try:
+            self._check_size()
+        except InputError:
+            return False
+        return True
+
+    def _check_size(self) -> None:
+        template = self.template
+        amplitude = isinstance(template.encoder, AmplitudeEncoder)
+        check_size(template.num_qubits, template.num_features, template.num_states, amplitude=amplitude)
 
     def measured(
         self, estimator: Any, *, sampling: Sampling | None = None, seed: int = 0, **runner_options: Any
@@ -310,9 +342,11 @@ class QDEQModel:
     def _repr_html_(self) -> str:
         readout = self.readout
         head = "the logits themselves" if readout.head == "none" else f"linear, {readout.num_parameters} parameters"
-        evaluator = self.evaluator
-        how = "computed, under noise" if evaluator.description else "computed exactly"
-        if not evaluator.is_exact:
+        evaluator = self._evaluator
+        how = "computed, under noise" if evaluator is not None and evaluator.description else "computed exactly"
+        if evaluator is None:
+            how = "too large to be computed: to be measured"
+        elif not evaluator.is_exact:
             how = f"measured by {type(getattr(evaluator, 'estimator', evaluator)).__name__}"
         rows = {
             "map": f"q -> m(x + P q; θ), {self.num_states} states, state_scale {self.state_scale:g}",

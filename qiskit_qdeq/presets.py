@@ -24,13 +24,15 @@ from qiskit_qdeq.circuits import (
     random_ansatz,
 )
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.model import QDEQModel, check_size
+from qiskit_qdeq.model import QDEQModel
 
 ENCODINGS = ("amplitude", "angle")
 ANSATZES = ("paper", "random", "hardware_efficient")
 PRESETS = ("default", "paper")
 #: From here on products of four Z are worth their shots: docs/paper.md, docs/readouts.md.
 _MANY_QUBITS = 10
+#: More than any device has; circuits of that size take seconds to write down.
+_LARGEST_DEVICE = 1_000
 #: Options that shape one ansatz only.
 _OF_ANSATZ = {"ansatz_gates": "random", "ansatz_seed": "random", "ansatz_layers": "hardware_efficient"}
 
@@ -79,7 +81,8 @@ class ModelConfig:
         Raises:
             InputError: naming the field that cannot be used.
         """
-        self._check_size()
+        if not isinstance(self.num_qubits, int) or not 1 <= self.num_qubits <= _LARGEST_DEVICE:
+            raise InputError(f"num_qubits must be an integer from 1 to {_LARGEST_DEVICE}, got {self.num_qubits!r}")
         template = CircuitTemplate(self._encoder(), self._ansatz(), readout=self.readout)
         return QDEQModel(
             template,
@@ -91,12 +94,6 @@ class ModelConfig:
             head=self.head,
             dtype=self.dtype,
         )
-
-    def _check_size(self) -> None:
-        """Refuse what no machine can simulate before anything of that size is built."""
-        if not isinstance(self.num_qubits, int) or self.num_qubits < 1:
-            raise InputError(f"num_qubits must be an integer >= 1, got {self.num_qubits!r}")
-        check_size(self.num_qubits, self.num_features, self.num_qubits, amplitude=self.encoding == "amplitude")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from oracles import build_model, statevector_values
+from qiskit.primitives import DataBin, StatevectorEstimator
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from qiskit_qdeq.circuits import AmplitudeEncoder, CircuitTemplate, hardware_efficient_ansatz
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.inference import block_size, predict
 from qiskit_qdeq.model import QDEQModel, nearest_injection
 from qiskit_qdeq.presets import ModelConfig, model_config
 
@@ -150,7 +155,7 @@ def test_presets_build_models_whose_configuration_rebuilds_them(preset, sizes, o
         (lambda: model_config("default", 4, 2, 2, readout="zzzzz").build(), "'zzzzz'"),
         (lambda: model_config("paper", 8, 2, 3).build(), "num_qubits .*3"),
         (lambda: model_config("default", 4, 2, 2, dtype="float16").build(), "'float16'"),
-        (lambda: model_config("default", 4, 2, 0).build(), "num_qubits must be an integer >= 1, got 0"),
+        (lambda: model_config("default", 4, 2, 0).build(), "num_qubits must be an integer from 1 to 1000, got 0"),
     ],
 )
 def test_presets_that_cannot_be_built_say_why(call, message):
@@ -166,10 +171,33 @@ def test_an_option_of_another_ansatz_is_refused(name, value):
     assert getattr(model_config("default", 16, 2, 4, ansatz=fitting, **{name: value}), name) == value
 
 
-def test_a_template_too_large_to_simulate_is_refused_before_anything_is_computed():
-    template = CircuitTemplate(AmplitudeEncoder(4, 22), hardware_efficient_ansatz(22, 1), readout="z")
-    with pytest.raises(InputError, match=r"num_qubits 22 with 4 features needs about .* GB"):
-        QDEQModel(template, 2)
+def test_a_circuit_too_large_to_be_computed_is_refused_there_and_can_be_measured():
+    model = QDEQModel(CircuitTemplate(AmplitudeEncoder(4, 22), hardware_efficient_ansatz(22, 1), readout="z"), 2)
+    inputs, weights = model.prepare([[1.0, 0.5, 0.2, 0.1]]), np.zeros(model.num_weights)
+    assert not model.is_computable
+    assert "to be measured" in model._repr_html_()
+    for call in (lambda: model.map(weights, inputs), lambda: predict(model, model.initial_parameters(0), inputs, None)):
+        with pytest.raises(InputError, match=r"num_qubits 22 with 4 features needs about .* GB.*measure the circuits"):
+            call()
+
+    class Ones(StatevectorEstimator):
+        """A device on which every expectation value is 1."""
+
+        def run(self, pubs, *, precision=None):
+            shapes = [EstimatorPub.coerce(pub).shape for pub in pubs]
+            results = [SimpleNamespace(data=DataBin(evs=np.ones(shape)), metadata={}) for shape in shapes]
+            return SimpleNamespace(result=lambda: results)
+
+    measured = model.measured(Ones())
+    assert np.array_equal(measured.map(weights, inputs).at(np.zeros((1, 22))).values, np.ones((1, 22)))
+    assert block_size(measured) == 512
+
+
+def test_more_products_than_can_be_written_down_are_refused():
+    with pytest.raises(InputError, match=r"products of up to 3 of 127 Z are 341,503, more than .* readout='zz'"):
+        model_config("default", 16, 2, 127, ansatz="hardware_efficient", readout="zzz").build()
+    with pytest.raises(InputError, match="num_qubits must be an integer from 1 to 1000, got 5000"):
+        model_config("default", 16, 2, 5000).build()
 
 
 @pytest.mark.parametrize("kind", ["amplitude", "angle", "circuit"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, combinations
+from math import comb
 
 import numpy as np
 from qiskit.quantum_info import SparsePauliOp
@@ -15,6 +16,8 @@ from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError
 
 _READOUT_ORDERS = {"z": 1, "zz": 2, "zzz": 3, "zzzz": 4}
+#: Products of Z that are written out at most.
+_MOST = 200_000
 READOUTS = tuple(_READOUT_ORDERS)
 
 
@@ -59,6 +62,11 @@ def correlators(num_qubits: int, order: int) -> tuple[SparsePauliOp, ...]:
     """
     num_qubits = check_count("num_qubits", num_qubits)
     order = check_count("order", order)
+    if (count := sum(comb(num_qubits, size) for size in range(1, min(order, num_qubits) + 1))) > _MOST:
+        raise InputError(
+            f"products of up to {order} of {num_qubits} Z are {count:,}, more than the {_MOST:,} this package makes: take "
+            "products of fewer, such as readout='zz' or 'z'"
+        )
     subsets = chain.from_iterable(combinations(range(num_qubits), size) for size in range(1, order + 1))
     labels = ("".join("Z" if wire in wires else "I" for wire in range(num_qubits)) for wires in subsets)
     return tuple(SparsePauliOp(label) for label in labels)

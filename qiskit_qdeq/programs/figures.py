@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.equilibrium.solvers import solver
@@ -29,15 +31,23 @@ _SAMPLES = 128
 def draw_run(folder: Path, model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit) -> None:
     """Write learning curves, residual traces per solver, spectrum of J, confusion matrix and circuit as PNG files.
 
-    The circuit needs the extra `drawing`, and is left out without it.
+    The circuit needs the extra `drawing`, and is left out without it; of a model too large to be computed there are learning
+    curves and circuit only.
     """
+    figures = {"history": plot_history(result.history)}
+    if model.is_computable:
+        figures |= _computed(model, config, result, split)
+    with contextlib.suppress(MissingExtraError):
+        figures["circuit"] = plot_circuit(model.template)
+    save_figures(folder, figures)
+
+
+def _computed(model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit) -> dict[str, Figure]:
+    """Those that are computed exactly, wherever the run was."""
     inputs = model.prepare(split.x_test).astype(model.dtype)
     chosen = None if config.mode == "direct" else config.solver
     found = predict(model, result.parameters, inputs, chosen, layers=config.layers, on_failure="accept")
-    figures = {
-        "history": plot_history(result.history),
-        "confusion": plot_confusion(split.y_test, found.logits.argmax(axis=1), split.classes),
-    }
+    figures = {"confusion": plot_confusion(split.y_test, found.logits.argmax(axis=1), split.classes)}
     if chosen is not None:
         weights, _, _ = model.split(result.parameters)
         problem = model.evaluator.bind(weights).map(inputs[:_SAMPLES])
@@ -47,6 +57,4 @@ def draw_run(folder: Path, model: QDEQModel, config: TrainingConfig, result: Tra
         }
         figures["residual_traces"] = plot_residual_traces(solutions)
         figures["spectrum"] = plot_spectrum(problem.at(found.state[:_SAMPLES]).jacobian)
-    with contextlib.suppress(MissingExtraError):
-        figures["circuit"] = plot_circuit(model.template)
-    save_figures(folder, figures)
+    return figures

@@ -121,7 +121,7 @@ def test_formula_counts_the_circuits_that_are_run(mode):
 def test_a_device_is_asked_for_more_qubits_than_can_be_simulated():
     point = Point.of("angle", "direct", 40, batch=2)
     with pytest.raises(InputError, match="more than the 8 GB"):
-        point.build()
+        point.build().evaluator  # noqa: B018
     found = device_task({"point": point.as_dict(), "backend": "fake:torino"})
     assert found["refused"] is None
     assert found["two_qubit_gates"] == 3 * 39
@@ -180,7 +180,7 @@ def test_growth_is_found_again(constant, factor):
 def test_memory_of_the_fit_is_what_the_model_is_checked_for():
     for encoding, size in (("amplitude", 20), ("angle", 18)):
         with pytest.raises(InputError) as error:
-            Point.of(encoding, "direct", size).build()
+            Point.of(encoding, "direct", size).build().evaluator  # noqa: B018
         assert f"about {mebibytes(encoding)(size) / 2**10:.3g} GB" in str(error.value)
 
 

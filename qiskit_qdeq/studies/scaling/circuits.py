@@ -14,16 +14,15 @@ A prediction runs 1, K + 2 or at most T + 2 circuits a sample; for `probe` each 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from qiskit_qdeq.circuits import CircuitTemplate
-from qiskit_qdeq.evaluation.estimator import EstimatorEvaluator
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.devices import fake_backend, ibm_backend
 from qiskit_qdeq.execution.limits import Limits
-from qiskit_qdeq.studies.scaling.points import CLASSES, SOLVER_STEPS, Point, point_of
+from qiskit_qdeq.model import QDEQModel
+from qiskit_qdeq.studies.scaling.points import SOLVER_STEPS, Point, point_of
 from qiskit_qdeq.training.cost import predicted_step
 from qiskit_qdeq.training.cost_estimate import estimate_cost
 
@@ -66,16 +65,16 @@ def named_device(name: str) -> Any:
 
 
 def _figures(point: Point, device: Any) -> dict[str, Any]:
-    described = describe(point, device)
-    template, runner = described.template, described.evaluator.runner
+    model = describe(point, device)
+    evaluator: Any = model.evaluator
+    template, runner = model.template, evaluator.runner
     config = point.config(measured=True)
-    model: Any = described
     step = predicted_step(model, config, point.batch)
     epoch = estimate_cost(model, replace(config, epochs=1), EPOCH).total
     isa = runner.circuit
     return {
-        "num_weights": template.num_weights,
-        "num_parameters": template.num_weights + CLASSES * (1 + template.num_readouts),
+        "num_weights": model.num_weights,
+        "num_parameters": model.num_parameters,
         "depth": template.depth,
         "two_qubit_gates": template.two_qubit_gates,
         "isa_depth": isa.depth(),
@@ -88,32 +87,15 @@ def _figures(point: Point, device: Any) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Described:
-    """What the cost of a model depends on; a `QDEQModel` of this size could not be made where it cannot be simulated."""
-
-    template: CircuitTemplate
-    evaluator: EstimatorEvaluator
-    num_states: int
-
-
-def describe(point: Point, device: Any) -> Described:
+def describe(point: Point, device: Any) -> QDEQModel:
     """The point's circuit transpiled for a device, at optimization level 3, as a run on it does.
 
     Raises:
         InputError: if the circuit does not exist or does not fit on the device.
     """
-    template = point.template()
-    evaluator = EstimatorEvaluator(
-        template,
-        point.injection,
-        _NotRun(),
-        sampling=Sampling(forward=SHOTS),
-        backend=device,
-        optimization_level=3,
-        limits=_LIMITS,
+    return point.build().measured(
+        _NotRun(), sampling=Sampling(forward=SHOTS), backend=device, optimization_level=3, limits=_LIMITS
     )
-    return Described(template, evaluator, point.num_states)
 
 
 class _NotRun:

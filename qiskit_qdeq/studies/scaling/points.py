@@ -95,10 +95,10 @@ class Point:
         return CircuitTemplate(encoder, self._ansatz(), state_observables=states, readout=self.readout)
 
     def build(self) -> QDEQModel:
-        """The model, computed exactly.
+        """The model.
 
         Raises:
-            InputError: where it is too large, and see `template`.
+            InputError: see `template`.
         """
         return QDEQModel(self.template(), CLASSES, state_scale=STATE_SCALE)
 
