@@ -48,7 +48,7 @@ class QDEQClassifier(ClassifierMixin, Learner):  # type: ignore[misc]
         solver: name or object, see `equilibrium.solver`; "auto" is "newton" with the exact backend, else "probe" for
             amplitude encoding and "broyden" for others.
         backward: backward mode, see `gradient.Backward`.
-        start: "zeros", "warm" or "direct".
+        start: "zeros", "warm", "random" or "direct", see `TrainingConfig`.
         regularization, regularization_strength: Jacobian penalty, see `gradient.Regularization`.
         epochs, batch_size, optimizer, learning_rate, schedule, weight_decay, clip_norm, dropout: see `TrainingConfig`.
         patience: early stop after this many epochs without a better validation loss; needs `validation_fraction`.

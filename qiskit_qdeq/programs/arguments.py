@@ -20,6 +20,7 @@ from qiskit_qdeq.data.sources import NUM_LABELS
 from qiskit_qdeq.evaluation.sampling import GRADIENT_METHODS
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.readout import ACTIVATIONS
+from qiskit_qdeq.training.config import STARTS
 
 T = TypeVar("T")
 #: What compiled code can count.
@@ -255,7 +256,7 @@ class TrainArguments(LogArguments, DataArguments, ExecutionArguments):
     tol: float | None = option(None, "residual at which a sample has converged", type=float)
     max_steps: int | None = option(None, "solver steps after which a sample is given up", type=int)
     backward: str | None = option(None, "exact, neumann, jfb, shine, broyden, anderson or gmres")
-    start: str = option("zeros", "first iterate", choices=("zeros", "warm", "direct"))
+    start: str = option("zeros", "first iterate", choices=STARTS)
     encoding: str = option("amplitude", "encoder", choices=("amplitude", "angle"))
     num_qubits: int = option(4, "qubits", type=int)
     ansatz: str | None = option(None, "ansatz circuit", choices=("paper", "random", "hardware_efficient"))

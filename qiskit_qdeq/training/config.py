@@ -17,7 +17,7 @@ from qiskit_qdeq.training.optimizers import optimizer
 from qiskit_qdeq.training.schedules import schedule
 
 MODES = ("implicit", "direct")
-STARTS = ("zeros", "warm", "direct")
+STARTS = ("zeros", "warm", "random", "direct")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class TrainingConfig:
         warmup_steps: first steps trained in direct mode (IMPLICIT with WARM-UP).
         solver: forward solver of implicit mode.
         backward: how the adjoint equation is solved.
-        start: first iterate: "zeros" (the paper), "warm" (the sample's last equilibrium), "direct" (`layers` layers).
+        start: first iterate: "zeros" (the paper), "warm" (the sample's last equilibrium), "random" (uniform in [-1, 1],
+            another in every epoch), "direct" (`layers` layers).
         regularization: Jacobian penalty at the equilibrium, implicit mode.
         epochs, batch_size: passes over the data, samples per step.
         optimizer: "adam" or "sgd".

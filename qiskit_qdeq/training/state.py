@@ -23,7 +23,7 @@ from qiskit_qdeq.training.step import StepResult
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Purposes of random streams; part of the key, so that no two streams coincide.
-ORDER, NOISE, INITIAL = 0, 1, 2
+ORDER, NOISE, INITIAL, START = 0, 1, 2, 3
 #: Costs that sums and history keep.
 SPENT = ("circuits", "shots", "jobs", "qpu_seconds")
 _HISTORY = "history/"

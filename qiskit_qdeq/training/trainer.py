@@ -29,7 +29,7 @@ from qiskit_qdeq.training.callbacks import Audience, Callback, TrainingResult
 from qiskit_qdeq.training.checkpoint import Checkpoint, load_latest
 from qiskit_qdeq.training.config import TrainingConfig
 from qiskit_qdeq.training.identity import require_same_run, run_identity
-from qiskit_qdeq.training.minibatches import Minibatches
+from qiskit_qdeq.training.minibatches import Minibatches, RandomStarts
 from qiskit_qdeq.training.optimizers import clip_by_global_norm, optimizer
 from qiskit_qdeq.training.saving import CheckpointFile
 from qiskit_qdeq.training.schedules import schedule
@@ -103,6 +103,7 @@ class Trainer:
         self._stop = False
         self.notes = dict(notes or {})
         self._minibatches = Minibatches(len(self.inputs), config.batch_size, config.seed)
+        self._random_starts = RandomStarts(len(self.inputs), model.num_states, config.seed)
         self.batch_size, self.steps_per_epoch = self._minibatches.size, self._minibatches.per_epoch
         self.total_steps = self.steps_per_epoch * config.epochs
         options = {"weight_decay": config.weight_decay} if config.weight_decay else {}
@@ -289,7 +290,6 @@ class Trainer:
         state, config = self.state, self.config
         self.model.evaluator.start_step(state.step, self.total_steps)
         rows = self.rows(state.step)
-        warm = config.start == "warm"
         direct = config.mode == "direct" or state.step < config.warmup_steps
         ahead = not direct and getattr(config.solver, "ahead", False) and state.step + 1 < self.total_steps
         self.model.evaluator.upcoming = self.inputs[self.rows(state.step + 1)] if ahead else None
@@ -302,7 +302,7 @@ class Trainer:
                 self.targets[rows],
                 config,
                 direct=direct,
-                initial=state.equilibria[rows] if warm else None,
+                initial=None if direct else self._first_iterate(rows),
                 rng=lambda: stream(config.seed, NOISE, state.step),
             )
         gradient = result.gradient.astype(state.parameters.dtype, copy=False)
@@ -322,11 +322,17 @@ class Trainer:
                 f"the parameters have diverged at step {state.step}, largest {np.abs(state.parameters).max():.3g}: lower "
                 f"learning_rate ({config.learning_rate:g})"
             )
-        if warm and result.solution is not None:
+        if config.start == "warm" and result.solution is not None:
             state.equilibria[rows] = result.solution.state
         state.step += 1
         state.sums.add(result, len(rows), norm)
         self._tell.step(self, result)
+
+    def _first_iterate(self, rows: Array) -> Array | None:
+        """Where the solves of the samples `rows` begin (b, K); None where the step decides."""
+        if self.config.start == "warm":
+            return self.state.equilibria[rows]
+        return self._random_starts.of(self.epoch, rows) if self.config.start == "random" else None
 
     def _finish_epoch(self, seconds: float) -> dict[str, float]:
         state, sums = self.state, self.state.sums

@@ -85,6 +85,7 @@ CONFIGS = {
         regularization=Regularization("hutchinson", 0.3),
         schedule="exponential",
     ),
+    "start_random": dataclasses.replace(SMALL, solver=Broyden(tol=1e-3), start="random", warmup_steps=1),
     "start_direct": dataclasses.replace(SMALL, solver=Anderson(), start="direct", layers=3, schedule="step"),
 }
 
