@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qiskit_qdeq.equilibrium.evaluating import evaluate_finite
 from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import SHRINK, Broyden, Memory, Solver
@@ -72,11 +73,7 @@ class Iteration:
 
     def _evaluate(self, state: Array, rows: Array, with_jacobian: bool) -> tuple[Array, Array | None]:
         """g and, if asked for, J at `state` for the samples `rows`."""
-        jacobian = None
-        if with_jacobian:
-            evaluation, jacobian = self.problem.linearize(state, rows)
-        else:
-            evaluation = self.problem.values(state, rows)
+        evaluation, jacobian = evaluate_finite(self.problem, state, rows, with_jacobian)
         self.cost += evaluation.cost
         self.errors = evaluation.std_errors
         np.add.at(self.evaluations, rows, 1)

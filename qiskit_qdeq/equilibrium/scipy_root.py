@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import optimize
 
+from qiskit_qdeq.equilibrium.evaluating import evaluate_finite
 from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.equilibrium.solution import Solution, Status
 from qiskit_qdeq.equilibrium.solvers import Solver
@@ -143,11 +144,7 @@ def _converse(
 def _answer(problem: RootProblem, solver: ScipyRoot, running: list[_Sample]) -> Cost:
     rows = np.array([sample.row for sample in running])
     states = np.array([sample.request for sample in running])
-    jacobian = None
-    if solver.with_jacobian:
-        evaluation, jacobian = problem.linearize(states, rows)
-    else:
-        evaluation = problem.values(states, rows)
+    evaluation, jacobian = evaluate_finite(problem, states, rows, solver.with_jacobian)
     noise = within_noise(evaluation.values - states, evaluation.std_errors, solver.confidence)
     for i, sample in enumerate(running):
         slopes = None if jacobian is None else jacobian[i] - np.eye(states.shape[1])

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import chi2
 
 from qiskit_qdeq.equilibrium import Status, solve, solver
+from qiskit_qdeq.equilibrium.evaluating import evaluate_finite
 from qiskit_qdeq.equilibrium.noise import within_noise
 from qiskit_qdeq.evaluation.protocol import Cost, Evaluation
 from qiskit_qdeq.exceptions import InputError
@@ -189,3 +190,41 @@ def test_corrections_within_noise_average_the_probed_state_with_the_measured_one
 def test_unusable_options_are_refused(name, options, message):
     with pytest.raises(InputError, match=message):
         solver(name, **options)
+
+
+class StrictMap(NoisyMap):
+    """Measures nothing at a state that is not finite, as no circuit has such an angle; sample 1 has a singular 1 - J."""
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.matrix[1] = np.eye(self.num_states)
+
+    def values(self, state, rows):
+        assert np.isfinite(state).all()
+        return super().values(state, rows)
+
+
+def test_a_measured_sample_whose_iterate_is_lost_says_so_and_the_others_go_on():
+    problem = StrictMap(batch=6)
+    found = solve(problem, solver("newton", rescue_steps=0), on_failure="accept")
+    assert found.status[1] == Status.NOT_FINITE
+    assert np.isfinite(found.state).all()
+    others = [0, 2, 3, 4, 5]
+    assert found.converged[others].all()
+    assert np.linalg.norm(found.state - problem.truth, axis=1)[others].max() < 10 * SIGMA
+
+
+@pytest.mark.parametrize("with_jacobian", [False, True])
+@pytest.mark.parametrize("lost", [[], [0], [1, 3], [0, 1, 2, 3]])
+def test_only_finite_states_are_measured_and_the_rest_is_nan(lost, with_jacobian):
+    problem = StrictMap(batch=4, sigma=0.0)
+    state = np.random.default_rng(1).uniform(-1, 1, (4, 3))
+    expected = np.einsum("bij,bj->bi", problem.matrix, state) + problem.offset
+    state[lost, 0] = np.inf
+    expected[lost] = np.nan
+    evaluation, jacobian = evaluate_finite(problem, state, np.arange(4), with_jacobian)
+    np.testing.assert_allclose(evaluation.values, expected)
+    assert evaluation.cost.circuits == 4 - len(lost)
+    assert (jacobian is None) != with_jacobian
+    if with_jacobian:
+        np.testing.assert_array_equal(np.isnan(jacobian).all(axis=(1, 2)), np.isnan(expected).all(axis=1))

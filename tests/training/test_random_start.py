@@ -40,7 +40,8 @@ def starts_of(config, monkeypatch):
 
 def test_a_sample_starts_in_the_same_place_whatever_minibatch_it_is_in(monkeypatch):
     small, large = (starts_of(dataclasses.replace(CONFIG, batch_size=size), monkeypatch) for size in (3, 10))
-    assert small.keys() == large.keys() and len(small) == 10
+    assert small.keys() == large.keys()
+    assert len(small) == 10
     for sample, starts in small.items():
         np.testing.assert_array_equal(starts, large[sample])
         assert not np.array_equal(starts[0], starts[1])
@@ -60,7 +61,8 @@ def test_draws_do_not_depend_on_the_order_or_company_they_are_asked_in(samples, 
 def test_draws_are_uniform_in_the_range_of_expectation_values():
     draws = RandomStarts(20_000, 3, 1).of(0, np.arange(20_000))
     # standard errors of mean 0 and variance 1/3 are 0.0024 and 0.0012
-    assert np.abs(draws.mean()) < 0.01 and abs(draws.var() - 1 / 3) < 0.006
+    assert np.abs(draws.mean()) < 0.01
+    assert abs(draws.var() - 1 / 3) < 0.006
     assert len(np.unique(draws)) == draws.size
 
 
