@@ -21,6 +21,7 @@ Quantum Deep Equilibrium Models in Qiskit.
   reproduce  the tables of arXiv:2410.23940, with baselines and classical controls
   readouts   test accuracy against shots per circuit for products of one to four Z
   scaling    time, memory, circuits and gradients against qubits, depth, batch and features
+  solvers    solver, start, tolerance and backward mode: what each costs and changes
   theory     its theory, checked and drawn
 
 Options of a command: python -m qiskit_qdeq train --help
@@ -32,6 +33,7 @@ _COMMANDS = {
     "reproduce": "qiskit_qdeq.programs.reproduce_paper",
     "readouts": "qiskit_qdeq.programs.readout_study",
     "scaling": "qiskit_qdeq.programs.scaling_study",
+    "solvers": "qiskit_qdeq.programs.solver_study",
     "theory": "qiskit_qdeq.programs.paper_theory",
 }
 

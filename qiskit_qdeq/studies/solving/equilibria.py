@@ -54,7 +54,8 @@ def equilibria(problem: EquilibriumMap, starts: int, seed: int) -> Equilibria:
     rng = np.random.default_rng(seed)
     solved, returned = np.zeros((2, problem.batch))
     for _ in range(starts):
-        found = solve(problem, _TIGHT, rng.uniform(-1, 1, first.state.shape), on_failure="accept")
+        start: Array = rng.uniform(-1, 1, first.state.shape)  # type: ignore[assignment]
+        found = solve(problem, _TIGHT, start, on_failure="accept")
         solved += found.converged
         returned += found.converged & (np.linalg.norm(found.state - first.state, axis=1) <= DISTINCT)
         for row in np.flatnonzero(found.converged):

@@ -40,7 +40,11 @@ def solve_task(arguments: Mapping[str, Any], data_dir: str | None) -> dict[str, 
 
     `arguments`: train, epochs, weights ("random" or "trained"), solver, samples, tols.
     """
-    place, epochs, trained = Place.of(arguments["train"], data_dir), arguments["epochs"], arguments["weights"] == "trained"
+    place, epochs, trained = (
+        Place.of(arguments["train"], data_dir),
+        arguments["epochs"],
+        arguments["weights"] == "trained",
+    )
     parameters = place.snapshots((0, epochs - 1, epochs))
     model, now = place.model, parameters[epochs if trained else 0]
     weights = model.split(now)[0]
@@ -71,9 +75,7 @@ def solve_task(arguments: Mapping[str, Any], data_dir: str | None) -> dict[str, 
             if refusal(Cell(cell.solver, start, tol, mode), model):
                 continue
             try:
-                gradient = weight_gradient(
-                    model, now, fresh, labels, found, Backward(mode, on_failure="accept")
-                )
+                gradient = weight_gradient(model, now, fresh, labels, found, Backward(mode, on_failure="accept"))
             except ConvergenceError:
                 # 1 - J is singular where the solver left a sample
                 continue
@@ -101,7 +103,9 @@ def described_solution(found: Solution) -> dict[str, Any]:
         "solved": float(found.converged.mean()),
         "residual": finite(np.median(residual)),
         "largest_residual": finite(residual.max()),
-        "status": {Status(int(value)).name.lower(): int(np.sum(found.status == value)) for value in np.unique(found.status)},
+        "status": {
+            Status(int(value)).name.lower(): int(np.sum(found.status == value)) for value in np.unique(found.status)
+        },
     }
 
 

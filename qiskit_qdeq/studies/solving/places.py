@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.data import DataSplit
+from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.evaluation.protocol import EquilibriumMap
 from qiskit_qdeq.exceptions import ConvergenceWarning
 from qiskit_qdeq.gradient.implicit import Backward, implicit_term
-from qiskit_qdeq.equilibrium.solution import Solution
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.losses import loss_and_slope
 from qiskit_qdeq.model import QDEQModel

@@ -27,10 +27,8 @@ from qiskit_qdeq.training.trainer import Trainer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Solvers that take few circuits: all their starts and tolerances are measured.
-_CHEAP = ("broyden", "anderson", "picard", "probe")
-#: Solvers of the gradients from shots: the package's defaults where circuits are measured.
-GRADIENT_SOLVERS = ("broyden", "probe")
+#: The package's own where circuits are measured: all their starts and tolerances are, and the gradients at their solutions.
+DEFAULT_SOLVERS = ("broyden", "probe")
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,16 @@ class Device:
 
     backend: Any = "aer"
     mode: str = "job"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether worker processes can have one each: a simulation that a name stands for."""
+        return isinstance(self.backend, str) and not self.backend.startswith("ibm:")
+
+    @property
+    def description(self) -> str:
+        """In words."""
+        return self.backend if isinstance(self.backend, str) else f"given:{getattr(self.backend, 'name', 'backend')}"
 
     def execution(self, shots: int, seed: int) -> Execution:
         """For a number of shots."""
@@ -52,14 +60,13 @@ class Device:
 
 
 def shot_cells(tols: Sequence[float]) -> list[Cell]:
-    """What is measured at fixed weights: all starts and tolerances of solvers that take few circuits, of the others all
-    starts at the default tolerance and all tolerances from zeros; of krylov, which takes hundreds, the default."""
+    """What is measured at fixed weights: of the default solvers all starts and tolerances, of the others all starts at the
+    default tolerance and all tolerances from zeros; of krylov, which takes hundreds of circuits, the default."""
     cells = []
     for name, start, tol in itertools.product(SOLVERS, STARTS, tols):
-        cell = Cell(name, start, tol)
-        default = Cell(name)
-        few = name in _CHEAP or start == default.start or tol == default.tol
-        if cell == default or (few and name != "scipy:krylov"):
+        cell, default = Cell(name, start, tol), Cell(name)
+        crossed = name in DEFAULT_SOLVERS or start == default.start or tol == default.tol
+        if cell == default or (crossed and name != "scipy:krylov"):
             cells.append(cell)
     return cells
 
@@ -107,7 +114,7 @@ def _accuracy(model: QDEQModel, parameters: Array, features: Array, labels: Arra
 
 
 def _per_sample(cost: Cost, samples: int) -> dict[str, float]:
-    return {"circuits": cost.circuits / samples, "shots": cost.shots / samples, "jobs": float(cost.jobs)}
+    return {"circuits": cost.circuits / samples, "shots_taken": cost.shots / samples, "jobs": float(cost.jobs)}
 
 
 def gradients_task(arguments: Mapping[str, Any], data_dir: str | None, device: Device) -> dict[str, Any]:
@@ -124,10 +131,10 @@ def gradients_task(arguments: Mapping[str, Any], data_dir: str | None, device: D
     problem = model.map(weights, inputs)
     tight = solve(problem, TIGHT, on_failure="accept")
     exact = weight_gradient(model, parameters, problem, labels, tight, Backward())
-    rows = []
+    rows: list[dict[str, Any]] = []
     with device.running(model, arguments["shots"], seed) as measured:
         bound = measured.evaluator.bind(weights)
-        for name, repeat in itertools.product(GRADIENT_SOLVERS, range(arguments["repeats"])):
+        for name, repeat in itertools.product(DEFAULT_SOLVERS, range(arguments["repeats"])):
             cell = Cell(name)
             if reason := refusal(cell, model):
                 rows += [{"solver": name, "refused": reason}] if repeat == 0 else []

@@ -1,0 +1,102 @@
+"""Which solver and which start pay, what do tolerance and backward mode change? Every combination, exact and from shots.
+
+solver × start × tolerance × backward mode, two encodings, two state scales: steps, circuits, shots, failures, error of
+z* and of the gradient, test accuracy after training; contraction of the maps, and several equilibria.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser
+from qiskit_qdeq.programs.study import Publish, StudyArguments, check_at_least_one, studying, whole_path
+from qiskit_qdeq.studies.solving.figures import figures
+from qiskit_qdeq.studies.solving.plan import LEFT_OUT, QUICK, Sizes, exact_tasks, perform, shot_tasks
+from qiskit_qdeq.studies.solving.report import markdown
+from qiskit_qdeq.studies.solving.rows import compact, rows_of
+from qiskit_qdeq.studies.solving.shot_tasks import Device
+from qiskit_qdeq.studies.tasks import Mapper
+
+
+@dataclass(frozen=True)
+class SolverArguments(StudyArguments):
+    """Options of `solvers`."""
+
+    data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
+    data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
+    num_qubits: int = option(4, "qubits", type=int)
+    classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
+    limit_train: int | None = option(None, "keep at most this many training samples", type=int)
+    epochs: int | None = option(None, "of exact trainings; default 10, 2 with --quick", type=int)
+    seeds: int | None = option(None, "runs of everything, seeds 0, 1, ...; default 3, 2 with --quick", type=int)
+    backend: str = option("aer", "where the shot part runs: aer, fake:NAME, ibm:NAME or statevector")
+    execution_mode: str = option("job", "job, batch or session, of --backend", choices=EXECUTION_MODES)
+    output: str = option("solver-study", "folder of the study; the same folder again goes on where it stopped")
+
+
+def main(
+    backend: Any = None,
+    arguments: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+    mapper: Mapper = map,
+    publish: Publish = print,
+) -> dict[str, Any]:
+    """Compute all cells, write tables and figures, and return what results.json holds.
+
+    Args:
+        backend: where the shot part runs, instead of the argument of that name: a text, or a backend object, whose tasks are
+            then done in this process.
+        arguments: fields of `SolverArguments`.
+        mode: "job", "batch" or "session", instead of the argument `execution_mode`.
+        mapper: spreads the tasks, called like `map`; `map` itself: what the arguments `mapper` and `workers` say.
+        publish: is given the tables.
+
+    Raises:
+        InputError: for arguments, data or a backend that cannot be used.
+        StudyError: if tasks failed; the others are kept.
+    """
+    options = from_mapping(SolverArguments, {} if arguments is None else arguments)
+    check_at_least_one(options, "epochs", "seeds", "limit_train", "num_qubits")
+    device = Device(options.backend if backend is None else backend, options.execution_mode if mode is None else mode)
+    if device.backend == "exact":
+        raise InputError("backend 'exact' measures nothing, and the shot part is about measuring: use 'aer'")
+    device.execution(shots=1, seed=0)  # refuses here what no task could use
+    sizes = _sizes(options)
+    data: dict[str, Any] = {
+        "data": options.data,
+        "num_qubits": options.num_qubits,
+        "classes": None if options.classes is None else list(options.classes),
+        "limit_train": options.limit_train,
+    }
+    exact, shots = exact_tasks(data, sizes), shot_tasks(data, sizes, device)
+    with studying(options, mapper, publish) as study:
+        place = whole_path(options.data_dir)
+        results = study.run(exact, partial(perform, data_dir=place, device=Device()), "exact")
+        alone = None if device.is_local else map
+        results += study.run(shots, partial(perform, data_dir=place, device=device), "shots", mapper=alone)
+        rows = rows_of([*exact, *shots], results)
+        found: dict[str, Any] = {
+            "settings": {**data, **asdict(sizes), "backend": device.description},
+            **{part: compact(some) for part, some in rows.items()},
+            "left_out": [dict(zip(("what", "reason"), line, strict=True)) for line in LEFT_OUT],
+        }
+        return study.write(found, markdown(rows, sizes.seeds), figures(rows))
+
+
+def command(words: Sequence[str] | None = None) -> int:
+    """`python -m qiskit_qdeq solvers`: the exit code."""
+    options = parser(
+        SolverArguments, "qiskit_qdeq solvers", "Solver x start x tolerance x backward mode, exact and from shots."
+    )
+    main(arguments=given(options, SolverArguments, words))
+    return 0
+
+
+def _sizes(options: SolverArguments) -> Sizes:
+    sizes = QUICK if options.quick else Sizes()
+    given = {name: getattr(options, name) for name in ("epochs", "seeds") if getattr(options, name) is not None}
+    return replace(sizes, **given)
