@@ -354,6 +354,10 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(solver_study, "QUICK", TINY)
     monkeypatch.setattr(plan, "SCALES", (0.5,))
     monkeypatch.setattr(plan, "ENCODINGS", ("amplitude",))
+    monkeypatch.setattr(plan, "SOLVERS", ("broyden", "probe"))
+    monkeypatch.setattr(plan, "_SHOT_TRAINED", ("probe",))
+    cells = [Cell(name) for name in ("broyden", "probe")]
+    monkeypatch.setattr("qiskit_qdeq.studies.solving.shot_tasks.shot_cells", lambda tols: cells)
     return {"quick": True, "workers": 1, "quiet": True, "limit_train": 20, "output": str(tmp_path / "study")}
 
 

@@ -212,8 +212,8 @@ def _backwards(rows: Rows) -> str:
             "## Backward mode",
             "",
             f"Solver `{REFERENCE}` from zeros, tolerance 1e-6: cosine and relative error against the exact implicit "
-            "gradient at trained and at random weights; test accuracy after an exact training; the range of the means of all "
-            "trainings with this mode, whatever solver, start and tolerance; milliseconds; test accuracy after a training "
+            "gradient at trained and at random weights; test accuracy after an exact training; the range of the means of "
+            "all trainings with this mode, whatever solver, start and tolerance; milliseconds; test accuracy after a training "
             "from shots. On a device all modes run the same circuits: ∂h/∂q needs the shifted encoder angles anyhow.",
             "",
             table(columns, lines, 2),
@@ -388,7 +388,8 @@ def _maps(rows: Sequence[Row]) -> str:
             "",
             "J at the equilibria of all test samples, before (epoch 0), during and after training. Equilibria: Newton to "
             "1e-10 from zeros and from random starts, distinct if further apart than 1e-3; the share of samples of which "
-            "one of them is of another class than the one found from zeros; the share of random starts that lead to that one.",
+            "one of them is of another class than the one found from zeros; the share of random starts that lead to that "
+            "one.",
             "",
             table(columns, lines, 1),
         ]
