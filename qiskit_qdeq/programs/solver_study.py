@@ -31,7 +31,7 @@ class SolverArguments(StudyArguments):
     num_qubits: int = option(4, "qubits", type=int)
     classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
     limit_train: int | None = option(None, "keep at most this many training samples", type=int)
-    epochs: int | None = option(None, "of exact trainings; default 10, 2 with --quick", type=int)
+    epochs: int | None = option(None, "of exact trainings; default 8, 2 with --quick", type=int)
     seeds: int | None = option(None, "runs of everything, seeds 0, 1, ...; default 3, 2 with --quick", type=int)
     backend: str = option("aer", "where the shot part runs: aer, fake:NAME, ibm:NAME or statevector")
     execution_mode: str = option("job", "job, batch or session, of --backend", choices=EXECUTION_MODES)
@@ -81,7 +81,8 @@ def main(
         rows = rows_of([*exact, *shots], results)
         found: dict[str, Any] = {
             "settings": {**data, **asdict(sizes), "backend": device.description},
-            **{part: compact(some) for part, some in rows.items()},
+            **{part: compact(some) for part, some in rows.items() if part != "refused"},
+            "refused": list(rows["refused"]),
             "left_out": [dict(zip(("what", "reason"), line, strict=True)) for line in LEFT_OUT],
         }
         return study.write(found, markdown(rows, sizes.seeds), figures(rows))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
 from qiskit_qdeq.studies.solving.cells import SOLVERS
@@ -54,6 +55,7 @@ def starts(rows: Sequence[Row]) -> Figure:
                     where, [height[name] for name in SOLVERS if name in height], "o", color=color, ms=3.5, label=start
                 )
             axes.set_yscale("log")
+            _plain(axes)
             axes.grid(axis="y", which="both", linewidth=0.3, alpha=0.5)
             label(axes, title, "", ("steps" if what == "steps" else "circuits a sample") if column == 0 else "")
             axes.set_xticks(places, SOLVERS, rotation=70, fontsize=SMALL)
@@ -96,7 +98,8 @@ def errors_from_shots(rows: Sequence[Row], gradients: Sequence[Row]) -> Figure:
         for name in SOLVERS:
             found = _own(rows, model, solver=name, start="zeros", tol=1e-6)
             _points(panels[0, column], [row["shots_taken"] for row in found], [row["error"] for row in found], name)
-        for mode, color in _MODES.items():
+        # the iterated modes lie on the exact one, which is drawn last
+        for mode, color in reversed(_MODES.items()):
             found = _own(gradients, model, weights="random", solver=REFERENCE, backward=mode)
             line = [row["shots"] for row in found], [row["error"] for row in found]
             panels[1, column].plot(*line, ".-", color=color, linewidth=1, label=f"backward {mode}")
@@ -104,6 +107,7 @@ def errors_from_shots(rows: Sequence[Row], gradients: Sequence[Row]) -> Figure:
         label(panels[1, column], "", "shots a circuit", "rel. error of gradient" if column == 0 else "")
         for axes in panels[:, column]:
             axes.set(xscale="log", yscale="log")
+            _plain(axes)
         amounts = sorted({row["shots"] for row in gradients})
         panels[1, column].set_xticks(amounts, [f"{amount}" for amount in amounts])
         panels[1, column].minorticks_off()
@@ -179,10 +183,17 @@ def equilibria(rows: Sequence[Row]) -> Figure:
         labels.append(f"{row['encoding']}, scale {row['state_scale']:g}\nepoch {row['epoch']}")
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.margins(y=0.15)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))
     label(axes, "samples with more than one equilibrium found", "", "share of samples (%)")
     legend(axes)
     return figure
+
+
+def _plain(axes: Axes) -> None:
+    """Ticks at 0.1, 1, 10 of a logarithmic axis, or at 0.05, 0.2 of a short one, as plain numbers."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _own(rows: Sequence[Row], model: tuple[str, float], **values: Any) -> list[Row]:

@@ -71,7 +71,7 @@ class Sizes:
     """
 
     seeds: int = 3
-    epochs: int = 10
+    epochs: int = 8
     samples: int = 64
     random_starts: int = 100
     tols: tuple[float, ...] = TOLERANCES
@@ -80,7 +80,7 @@ class Sizes:
     gradient_samples: int = 16
     repeats: int = 4
     shot_epochs: int = 3
-    shot_train_samples: int = 200
+    shot_train_samples: int = 160
     trained_shots: int = 1024
 
 

@@ -54,13 +54,17 @@ def _number(value: Any) -> str:
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def _tol(tol: float) -> str:
+    return f"{tol:g}".replace("e-0", "e-")
+
+
 def _one(rows: Sequence[Row], **values: Any) -> Row | None:
     found = chosen(rows, **values)
     return found[0] if found else None
 
 
 def _cell(row: Row) -> str:
-    return f"`{row['solver']}`, {row['start']}, {row['tol']:g}, `{row['backward']}`"
+    return f"`{row['solver']}`, {row['start']}, {_tol(row['tol'])}, `{row['backward']}`"
 
 
 def _name(model: tuple[str, float]) -> str:
@@ -93,7 +97,7 @@ def _summary(rows: Sequence[Row], seeds: int) -> str:
         largest = max((abs(gain) for gain, _ in effects.values()), default=0.0)
         verdict = "hardly matter" if largest <= spread else "matter"
         told = ", ".join(
-            f"{start} {100 * gain:+.1f} points, {ratio:.2f} times the circuits"
+            f"{start} {round(100 * gain, 1) + 0.0:+.1f} points, {ratio:.2f} times the circuits"
             for start, (gain, ratio) in effects.items()
         )
         sentences.append(f"- {_name(model)}: for accuracy starts {verdict}. Against zeros: {told}.")
@@ -173,7 +177,7 @@ def _tolerances(rows: Sequence[Row], gradients: Sequence[Row]) -> str:
             "Exact, from zeros, trained weights: circuits a sample; median error of z\\*, ‖q - q\\*‖; relative error of the "
             "gradient (backward `exact`).",
             "",
-            table(("model", "solver", *(f"{tol:g}" for tol in tols)), lines, 2),
+            table(("model", "solver", *(_tol(tol) for tol in tols)), lines, 2),
         ]
     )
 
@@ -233,7 +237,7 @@ def _trainings(rows: Sequence[Row], seeds: int) -> str:
             _one(rows, **_of(model), solver=cell.solver, start=cell.start, tol=cell.tol, backward="exact")
             for model in names
         ]
-        changed = cell.start if cell.start != "zeros" else f"{cell.tol:g}"
+        changed = cell.start if cell.start != "zeros" else _tol(cell.tol)
         what = f"`{cell.solver}`" if cell == Cell(cell.solver) else f"`{cell.solver}`, {changed}"
         lines.append([what, *map(_training, found)])
     return "\n".join(
