@@ -218,7 +218,7 @@ def _backwards(rows: Rows) -> str:
             f"Solver `{REFERENCE}` from zeros, tolerance 1e-6: cosine and relative error against the exact implicit "
             "gradient at trained and at random weights; test accuracy after an exact training; the range of the means of "
             "all trainings with this mode, whatever solver, start and tolerance; milliseconds; test accuracy after a "
-            "training from shots. On a device all modes run the same circuits: ∂h/∂q needs the shifted encoder angles anyhow.",
+            "training from shots. On a device all modes run the same circuits: ∂h/∂q needs the shifted encoder angles.",
             "",
             table(columns, lines, 2),
         ]
