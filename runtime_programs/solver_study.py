@@ -1,16 +1,18 @@
-"""Which solver and which start pay: `python runtime_programs/solver_study.py --help`, or `main({...})`.
+"""Which solver and which start pay: `main(backend, arguments, mode, mapper, publish)`, or as a script.
 
-The same program as `python -m qiskit_qdeq solvers`.
+`python runtime_programs/solver_study.py ...` is `python -m qiskit_qdeq solvers ...`. With $ARGUMENTS_PATH and
+$RESULTS_PATH it is a job of Qiskit Serverless, which reads its arguments from the one JSON file and writes its result to the
+other.
 """
 
 from __future__ import annotations
 
 import sys
 
-from qiskit_qdeq.__main__ import main as run_command
+from qiskit_qdeq.programs.serverless import run_script
 from qiskit_qdeq.programs.solver_study import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(["solvers", *sys.argv[1:]]))
+    sys.exit(run_script("solvers"))

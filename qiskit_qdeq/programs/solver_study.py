@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import Publish, StudyArguments, check_at_least_one, studying, whole_path
+from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.running import addressed
+from qiskit_qdeq.programs.study import Publish, StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.solving.figures import figures
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, QUICK, Sizes, exact_tasks, perform, shot_tasks
 from qiskit_qdeq.studies.solving.report import markdown
@@ -41,7 +42,7 @@ class SolverArguments(StudyArguments):
 def main(
     backend: Any = None,
     arguments: Mapping[str, Any] | None = None,
-    mode: str | None = None,
+    mode: Any = None,
     mapper: Mapper = map,
     publish: Publish = print,
 ) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def main(
         backend: where the shot part runs, instead of the argument of that name: a text, or a backend object, whose tasks are
             then done in this process.
         arguments: fields of `SolverArguments`.
-        mode: "job", "batch" or "session", instead of the argument `execution_mode`.
+        mode: "job", "batch" or "session", instead of the argument `execution_mode`, or a session open on the backend object.
         mapper: spreads the tasks, called like `map`; `map` itself: what the arguments `mapper` and `workers` say.
         publish: is given the tables.
 
@@ -59,9 +60,10 @@ def main(
         InputError: for arguments, data or a backend that cannot be used.
         StudyError: if tasks failed; the others are kept.
     """
-    options = from_mapping(SolverArguments, {} if arguments is None else arguments)
+    values, objects = addressed(backend, arguments, mode)
+    options = from_mapping(SolverArguments, values)
     check_at_least_one(options, "epochs", "seeds", "limit_train", "num_qubits")
-    device = Device(options.backend if backend is None else backend, options.execution_mode if mode is None else mode)
+    device = Device(objects.backend or options.backend, options.execution_mode, objects.session)
     if device.backend == "exact":
         raise InputError("backend 'exact' measures nothing, and the shot part is about measuring: use 'aer'")
     device.execution(shots=1, seed=0)  # refuses here what no task could use

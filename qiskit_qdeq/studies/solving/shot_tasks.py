@@ -33,10 +33,11 @@ DEFAULT_SOLVERS = ("broyden", "probe")
 
 @dataclass(frozen=True)
 class Device:
-    """Where the shot part runs: a name such as "aer", or a backend object, and the execution mode."""
+    """Where the shot part runs: a name such as "aer", or a backend object, and the execution mode or an open session."""
 
     backend: Any = "aer"
     mode: str = "job"
+    session: Any = None
 
     @property
     def is_local(self) -> bool:
@@ -55,7 +56,7 @@ class Device:
 
     def running(self, model: QDEQModel, shots: int, seed: int) -> AbstractContextManager[QDEQModel]:
         """`model` with its circuits run there."""
-        given = {} if isinstance(self.backend, str) else {"backend": self.backend}
+        given = {} if isinstance(self.backend, str) else {"backend": self.backend, "session": self.session}
         return executed(model, self.execution(shots, seed), **given)
 
 
