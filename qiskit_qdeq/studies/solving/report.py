@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
 from qiskit_qdeq.studies.solving.cells import SOLVERS, Cell
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, REFERENCE, WEIGHTS
 from qiskit_qdeq.studies.solving.rows import Row, cheapest, chosen, models, pooled_std, start_effects
+from qiskit_qdeq.studies.solving.tables import named, number, of, one, percent, table, tolerance
 from qiskit_qdeq.training.config import STARTS
 
 Rows = Mapping[str, Sequence[Row]]
@@ -32,65 +32,26 @@ def markdown(rows: Rows, seeds: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table whose first `texts` columns are texts and whose others are numbers."""
-    head = ["---"] * texts + ["--:"] * (len(columns) - texts)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, head, *lines))
-
-
-def _percent(row: Row | None, name: str = "accuracy", digits: int = 1) -> str:
-    if row is None or row.get(name) is None:
-        return "-"
-    std = row.get(f"{name}_std")
-    return f"{100 * row[name]:.{digits}f}" + ("" if std is None else f" ± {100 * std:.{digits}f}")
-
-
-def _number(value: Any) -> str:
-    """Three digits: 12.3, 0.00123, 1.2e-07."""
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _tol(tol: float) -> str:
-    return f"{tol:g}".replace("e-0", "e-")
-
-
-def _one(rows: Sequence[Row], **values: Any) -> Row | None:
-    found = chosen(rows, **values)
-    return found[0] if found else None
-
-
 def _cell(row: Row) -> str:
-    return f"`{row['solver']}`, {row['start']}, {_tol(row['tol'])}, `{row['backward']}`"
-
-
-def _name(model: tuple[str, float]) -> str:
-    return f"{model[0]}, {model[1]:g}"
-
-
-def _of(model: tuple[str, float]) -> dict[str, Any]:
-    return {"encoding": model[0], "state_scale": model[1]}
+    return f"`{row['solver']}`, {row['start']}, {tolerance(row['tol'])}, `{row['backward']}`"
 
 
 def _summary(rows: Sequence[Row], seeds: int) -> str:
     lines, sentences = [], []
     for model in models(rows):
-        own = chosen(rows, **_of(model))
+        own = chosen(rows, **of(model))
         best = max((row for row in own if row["accuracy"] is not None), key=lambda row: row["accuracy"])
         circuits, within = cheapest(own, "step_circuits")
         milliseconds, _ = cheapest(own, "ms")
         spread = pooled_std(own, "accuracy")
         lines.append(
             [
-                _name(model),
+                named(model),
                 f"{100 * best['accuracy']:.1f}",
                 f"{100 * spread:.1f}",
                 f"{within} of {len(own)}",
-                f"{_cell(circuits)}: {circuits['step_circuits']:.1f}, {_percent(circuits)} %",
-                f"{_cell(milliseconds)}: {milliseconds['ms']:.2f}, {_percent(milliseconds)} %",
+                f"{_cell(circuits)}: {circuits['step_circuits']:.1f}, {percent(circuits)} %",
+                f"{_cell(milliseconds)}: {milliseconds['ms']:.2f}, {percent(milliseconds)} %",
             ]
         )
         effects = start_effects(own)
@@ -100,7 +61,7 @@ def _summary(rows: Sequence[Row], seeds: int) -> str:
             f"{start} {round(100 * gain, 1) + 0.0:+.1f} points, {ratio:.2f} times the circuits"
             for start, (gain, ratio) in effects.items()
         )
-        sentences.append(f"- {_name(model)}: for accuracy starts {verdict}. Against zeros: {told}.")
+        sentences.append(f"- {named(model)}: for accuracy starts {verdict}. Against zeros: {told}.")
     columns = (
         *("model", "best %", "σ of seeds", "within σ of the best"),
         *("fewest circuits a sample and step", "fewest milliseconds a step"),
@@ -129,11 +90,11 @@ def _starts(rows: Sequence[Row]) -> str:
         for weights in WEIGHTS:
             for name in SOLVERS:
                 found = [
-                    _one(rows, **_of(model), weights=weights, solver=name, start=start, tol=1e-6) for start in STARTS
+                    one(rows, **of(model), weights=weights, solver=name, start=start, tol=1e-6) for start in STARTS
                 ]
                 if not any(found):
                     continue
-                lines.append([_name(model), weights, f"`{name}`", *map(_solve, found)])
+                lines.append([named(model), weights, f"`{name}`", *map(_solve, found)])
     return "\n".join(
         [
             "## Solvers and starts",
@@ -149,7 +110,7 @@ def _starts(rows: Sequence[Row]) -> str:
 def _solve(row: Row | None) -> str:
     if row is None:
         return "-"
-    text = f"{_number(row['steps'])} ({row['most_steps']}); {_number(row['circuits'])}"
+    text = f"{number(row['steps'])} ({row['most_steps']}); {number(row['circuits'])}"
     if row["solved"] < 1:
         text += f"; {100 * (1 - row['solved']):.1f} % open"
     return text + (f"; {100 * row['elsewhere']:.1f} % elsewhere" if row["elsewhere"] else "")
@@ -160,16 +121,16 @@ def _tolerances(rows: Sequence[Row], gradients: Sequence[Row]) -> str:
     lines = []
     for model in models(rows):
         for name in SOLVERS:
-            place = {**_of(model), "weights": "trained", "solver": name, "start": "zeros"}
+            place = {**of(model), "weights": "trained", "solver": name, "start": "zeros"}
             cells = []
             for tol in tols:
-                found, slope = _one(rows, **place, tol=tol), _one(gradients, **place, tol=tol, backward="exact")
+                found, slope = one(rows, **place, tol=tol), one(gradients, **place, tol=tol, backward="exact")
                 if found is None or slope is None:
                     cells.append("-")
                 else:
-                    cells.append(f"{_number(found['circuits'])}; {_number(found['error'])}; {_number(slope['error'])}")
+                    cells.append(f"{number(found['circuits'])}; {number(found['error'])}; {number(slope['error'])}")
             if set(cells) != {"-"}:
-                lines.append([_name(model), f"`{name}`", *cells])
+                lines.append([named(model), f"`{name}`", *cells])
     return "\n".join(
         [
             "## Tolerance",
@@ -177,7 +138,7 @@ def _tolerances(rows: Sequence[Row], gradients: Sequence[Row]) -> str:
             "Exact, from zeros, trained weights: circuits a sample; median error of z\\*, ‖q - q\\*‖; relative error of the "
             "gradient (backward `exact`).",
             "",
-            table(("model", "solver", *(_tol(tol) for tol in tols)), lines, 2),
+            table(("model", "solver", *(tolerance(tol) for tol in tols)), lines, 2),
         ]
     )
 
@@ -186,25 +147,22 @@ def _backwards(rows: Rows) -> str:
     lines = []
     for model in models(rows["trainings"]):
         for mode in BACKWARD_MODES:
-            place = {**_of(model), "solver": REFERENCE, "start": "zeros", "backward": mode}
-            slopes = [_one(rows["gradients"], **place, tol=1e-6, weights=weights) for weights in WEIGHTS]
-            trained = _one(rows["trainings"], **place, tol=1e-6)
+            place = {**of(model), "solver": REFERENCE, "start": "zeros", "backward": mode}
+            slopes = [one(rows["gradients"], **place, tol=1e-6, weights=weights) for weights in WEIGHTS]
+            trained = one(rows["trainings"], **place, tol=1e-6)
             everywhere = [
-                row for row in chosen(rows["trainings"], **_of(model), backward=mode) if row["accuracy"] is not None
+                row for row in chosen(rows["trainings"], **of(model), backward=mode) if row["accuracy"] is not None
             ]
             accuracies = [row["accuracy"] for row in everywhere]
             lines.append(
                 [
-                    _name(model),
+                    named(model),
                     f"`{mode}`",
-                    *(
-                        "-" if slope is None else f"{slope['cosine']:.4f}; {_number(slope['error'])}"
-                        for slope in slopes
-                    ),
-                    _percent(trained),
+                    *("-" if slope is None else f"{slope['cosine']:.4f}; {number(slope['error'])}" for slope in slopes),
+                    percent(trained),
                     f"{100 * min(accuracies):.1f} to {100 * max(accuracies):.1f}" if accuracies else "-",
                     "-" if trained is None or trained["ms"] is None else f"{trained['ms']:.2f}",
-                    _percent(_one(rows["shot trainings"], **place)),
+                    percent(one(rows["shot trainings"], **place)),
                 ]
             )
     columns = (
@@ -234,10 +192,10 @@ def _trainings(rows: Sequence[Row], seeds: int) -> str:
     lines = []
     for cell in cells:
         found = [
-            _one(rows, **_of(model), solver=cell.solver, start=cell.start, tol=cell.tol, backward="exact")
+            one(rows, **of(model), solver=cell.solver, start=cell.start, tol=cell.tol, backward="exact")
             for model in names
         ]
-        changed = cell.start if cell.start != "zeros" else _tol(cell.tol)
+        changed = cell.start if cell.start != "zeros" else tolerance(cell.tol)
         what = f"`{cell.solver}`" if cell == Cell(cell.solver) else f"`{cell.solver}`, {changed}"
         lines.append([what, *map(_training, found)])
     return "\n".join(
@@ -247,7 +205,7 @@ def _trainings(rows: Sequence[Row], seeds: int) -> str:
             f"From zeros, tolerance 1e-6, backward `exact`, or what is named. Test accuracy in per cent (mean ± standard "
             f"deviation of {seeds} seeds); mean steps of a solve; circuits a sample and step; milliseconds a step.",
             "",
-            table(("cell", *map(_name, names)), lines, 1),
+            table(("cell", *map(named, names)), lines, 1),
         ]
     )
 
@@ -255,7 +213,7 @@ def _trainings(rows: Sequence[Row], seeds: int) -> str:
 def _training(row: Row | None) -> str:
     if row is None or row["accuracy"] is None:
         return "-"
-    text = f"{_percent(row)}; {_number(row['steps'])}; {row['step_circuits']:.1f}; {row['ms']:.2f}"
+    text = f"{percent(row)}; {number(row['steps'])}; {row['step_circuits']:.1f}; {row['ms']:.2f}"
     return text + (f"; {100 * row['unsolved']:.1f} % open" if row["unsolved"] else "")
 
 
@@ -265,34 +223,34 @@ def _shots(rows: Sequence[Row]) -> str:
     for model in models(rows):
         for name in SOLVERS:
             for amount in amounts:
-                row = _one(rows, **_of(model), solver=name, start="zeros", tol=1e-6, shots=amount)
+                row = one(rows, **of(model), solver=name, start="zeros", tol=1e-6, shots=amount)
                 if row is None:
                     continue
                 ends = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in row["status"].items())
                 lines.append(
                     [
                         *(
-                            _name(model),
+                            named(model),
                             f"`{name}`",
                             ends,
                             f"{amount:,}",
-                            f"{_number(row['steps'])} ({row['most_steps']})",
+                            f"{number(row['steps'])} ({row['most_steps']})",
                         ),
-                        *(_number(row["circuits"]), _number(row["shots_taken"]), _number(row["error"])),
-                        _percent(row),
+                        *(number(row["circuits"]), number(row["shots_taken"]), number(row["error"])),
+                        percent(row),
                     ]
                 )
     starts = []
     for model in models(rows):
         for name in SOLVERS:
-            found = [_one(rows, **_of(model), solver=name, start=start, tol=1e-6, shots=1024) for start in STARTS]
-            loose = _one(rows, **_of(model), solver=name, start="zeros", tol=1e-2, shots=1024)
+            found = [one(rows, **of(model), solver=name, start=start, tol=1e-6, shots=1024) for start in STARTS]
+            loose = one(rows, **of(model), solver=name, start="zeros", tol=1e-2, shots=1024)
             if any(found):
                 texts = [
-                    "-" if row is None else f"{_number(row['circuits'])}; {_number(row['error'])}"
+                    "-" if row is None else f"{number(row['circuits'])}; {number(row['error'])}"
                     for row in (*found, loose)
                 ]
-                starts.append([_name(model), f"`{name}`", *texts])
+                starts.append([named(model), f"`{name}`", *texts])
     columns = (
         *("model", "solver", "ends", "shots a circuit", "steps (most)", "circuits", "shots a sample", "error of z\\*"),
         "accuracy %",
@@ -320,11 +278,11 @@ def _shot_gradients(rows: Sequence[Row]) -> str:
         for weights in WEIGHTS:
             for name in dict.fromkeys(row["solver"] for row in rows):
                 for mode in BACKWARD_MODES:
-                    place = {**_of(model), "weights": weights, "solver": name, "backward": mode}
-                    found = [_one(rows, **place, shots=amount) for amount in amounts]
+                    place = {**of(model), "weights": weights, "solver": name, "backward": mode}
+                    found = [one(rows, **place, shots=amount) for amount in amounts]
                     if any(found):
                         texts = ["-" if row is None else f"{row['cosine']:.3f}; {row['error']:.2f}" for row in found]
-                        lines.append([_name(model), weights, f"`{name}`", f"`{mode}`", *texts])
+                        lines.append([named(model), weights, f"`{name}`", f"`{mode}`", *texts])
     return "\n".join(
         [
             "## Gradients from shots",
@@ -340,8 +298,8 @@ def _shot_gradients(rows: Sequence[Row]) -> str:
 def _shot_trainings(rows: Sequence[Row]) -> str:
     lines = [
         [
-            *(_name((row["encoding"], row["state_scale"])), f"`{row['solver']}`", row["start"], f"`{row['backward']}`"),
-            *(_percent(row), _number(row["steps"]), _number(row["step_circuits"]), _percent(row, "unsolved")),
+            *(named((row["encoding"], row["state_scale"])), f"`{row['solver']}`", row["start"], f"`{row['backward']}`"),
+            *(percent(row), number(row["steps"]), number(row["step_circuits"]), percent(row, "unsolved")),
         ]
         for row in rows
     ]
@@ -370,15 +328,15 @@ def _maps(rows: Sequence[Row]) -> str:
         )
         lines.append(
             [
-                _name((row["encoding"], row["state_scale"])),
+                named((row["encoding"], row["state_scale"])),
                 str(row["epoch"]),
                 f"{middle:.2f} ({low:.2f} to {high:.2f})",
                 f"{100 * row['radius_above_1']:.1f}",
                 f"{row['norm_quantiles'][2]:.2f}",
                 f"{100 * row['norm_above_1']:.1f}",
-                _percent(row),
+                percent(row),
                 counts or "-",
-                _percent(row, "class_differs") if sought else "-",
+                percent(row, "class_differs") if sought else "-",
                 f"{100 * row['returned']:.1f}" if sought and row["returned"] is not None else "-",
             ]
         )
