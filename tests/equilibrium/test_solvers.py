@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import HandmadeMap, build_model, draw_problem, without_closed_form
 from scipy import optimize
@@ -234,11 +234,14 @@ def test_picard_that_diverges_keeps_its_start():
 
 
 @settings(max_examples=25)
+@example(3550, 1.234375)
 @given(st.integers(0, 2**31), st.floats(0.1, 3.0))
 def test_compiled_newton_does_what_newton_on_the_open_map_does(seed, state_scale):
     problem, _, _ = draw_problem(build_model("amplitude", state_scale=state_scale), 5, seed)
-    compiled = solve(problem, Newton(tol=1e-10), on_failure="accept")
-    opened = solve(without_closed_form(problem), Newton(tol=1e-10), on_failure="accept")
+    # a rescue goes far from where rounding alone decides its course
+    newton = Newton(tol=1e-10, rescue_steps=0)
+    compiled = solve(problem, newton, on_failure="accept")
+    opened = solve(without_closed_form(problem), newton, on_failure="accept")
     np.testing.assert_array_equal(compiled.status, opened.status)
     done = compiled.converged
     np.testing.assert_allclose(compiled.state[done], opened.state[done], atol=1e-9)
