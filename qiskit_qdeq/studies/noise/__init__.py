@@ -1,0 +1,1 @@
+"""Does an equilibrium model stand noise better than a deep circuit of equal accuracy?"""
