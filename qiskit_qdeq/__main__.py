@@ -20,6 +20,7 @@ Quantum Deep Equilibrium Models in Qiskit.
   sweep      runs of every combination of some options of train, with several seeds
   reproduce  the tables of arXiv:2410.23940, with baselines and classical controls
   readouts   test accuracy against shots per circuit for products of one to four Z
+  noise      equilibrium models and deep circuits under noise, with mitigation and without
   scaling    time, memory, circuits and gradients against qubits, depth, batch and features
   solvers    solver, start, tolerance and backward mode: what each costs and changes
   theory     its theory, checked and drawn
@@ -32,6 +33,7 @@ _COMMANDS = {
     "sweep": "qiskit_qdeq.programs.sweep",
     "reproduce": "qiskit_qdeq.programs.reproduce_paper",
     "readouts": "qiskit_qdeq.programs.readout_study",
+    "noise": "qiskit_qdeq.programs.noise_study",
     "scaling": "qiskit_qdeq.programs.scaling_study",
     "solvers": "qiskit_qdeq.programs.solver_study",
     "theory": "qiskit_qdeq.programs.paper_theory",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.evaluation.protocol import Cost, Cotangent, Evaluation, ExactEvaluator
+from qiskit_qdeq.evaluation.protocol import BoundEvaluator, Cost, Cotangent, Evaluation, ExactEvaluator
 from qiskit_qdeq.evaluation.sloped_point import SlopedPoint
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -37,9 +37,9 @@ class Extrapolated(ExactEvaluator):
         parts = [part.description for part in self.parts]
         return {"extrapolated": parts, "coefficients": list(self.coefficients)}
 
-    def bind(self, weights: Array) -> _Bound:
-        """Bind every part."""
-        return _Bound([part.bind(weights) for part in self.parts], self.coefficients)
+    def bind(self, weights: Array) -> BoundEvaluator:
+        """Bind every part; the maps know no derivatives along inputs, which Jacobian penalties would take."""
+        return _Bound([part.bind(weights) for part in self.parts], self.coefficients)  # type: ignore[return-value]
 
 
 class _Bound:

@@ -1,10 +1,10 @@
 """What a model answers and how noise changes it: accuracy, residual, bias of its expectation values, gradient.
 
-    residual    ‖m'(q) - m(q)‖₂ at the noiseless model's own last input state q, m' the noisy map, mean over samples: of an
-                equilibrium model, for which m(q*) = q*, the residual of the noiseless z* under the noisy map
-    bias        mean |z'_j - z_j| of the values that feed or would feed the state: z* of an equilibrium model, the finally
-                measured <Z_j> of the others
-    cosine      <g', g> / (‖g'‖ ‖g‖) of the gradients of the training loss of one minibatch, all parameters
+residual    ‖m'(q) - m(q)‖₂ at the noiseless model's own last input state q, m' the noisy map, mean over samples: of an
+            equilibrium model, for which m(q*) = q*, the residual of the noiseless z* under the noisy map
+bias        mean |z'_j - z_j| of the values that feed or would feed the state: z* of an equilibrium model, the finally
+            measured <Z_j> of the others
+cosine      <g', g> / (‖g'‖ ‖g‖) of the gradients of the training loss of one minibatch, all parameters
 """
 
 from __future__ import annotations

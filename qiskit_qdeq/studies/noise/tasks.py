@@ -86,16 +86,18 @@ def measured_task(
     folder: str,
     data_dir: str | None,
     backend: BackendV2 | None = None,
-    journal: Path | None = None,
+    session: Any = None,
+    journals: Path | None = None,
 ) -> dict[str, Any]:
     """Ask a trained model from shots.
 
     Args:
-        arguments: those of `exact_task` without `noises`; `execution` (fields of `Execution`), `samples`.
+        arguments: those of `exact_task` without `noises`; `execution` (fields of `Execution`), `samples`, `device` (a name).
         folder: where trained parameters are kept; they are trained where they are missing.
         data_dir: where images are.
         backend: a backend object, with execution's backend "given".
-        journal: file of the jobs at a service.
+        session: an open one on it.
+        journals: folder for the journal of the jobs at a service, which is removed when all of them are done.
 
     Returns:
         Columns as those of `exact_task`, `clean` with the noiseless ones of the same samples, and the cost.
@@ -106,10 +108,14 @@ def measured_task(
     inputs, labels = model.prepare(split.x_test[kept]).astype(model.dtype), split.y_test[kept]
     clean = respond(model, parameters, inputs, labels, study.solver, study.layers)
     execution = Execution(**arguments["execution"])
-    with executed(model, execution, backend=backend, journal=None if journal is None else Journal(journal)) as measured:
+    journal = None if journals is None else _journal(journals, arguments)
+    with executed(model, execution, backend=backend, session=session, journal=journal) as measured:
         answer = respond(measured, parameters, inputs, labels, _measured(study), study.layers)
         gates = measured.evaluator.runner.circuit  # type: ignore[attr-defined]
+    if journal is not None and journal.path is not None:
+        journal.path.unlink(missing_ok=True)
     return {
+        "device": arguments["device"],
         **_compared(answer, clean),
         "unconverged": answer.unconverged,
         "clean": {"accuracy": clean.accuracy, "loss": clean.loss},
@@ -143,6 +149,11 @@ def _trained(
     return split, study, trainer.run().parameters, models
 
 
+def _journal(folder: Path, arguments: Mapping[str, Any]) -> Journal:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal(folder / f"{Task(arguments['model'], arguments).label}.jsonl")
+
+
 def _compared(answer: Response, clean: Response) -> dict[str, float]:
     return {
         "accuracy": answer.accuracy,
@@ -161,19 +172,20 @@ def _measured(study: StudyModel) -> Solver | None:
     return found
 
 
-def exact_arguments(
-    model: str, trained_in: str, train: Mapping[str, Any], noises: tuple[str, ...]
-) -> dict[str, Any]:
+def exact_arguments(model: str, trained_in: str, train: Mapping[str, Any], noises: tuple[str, ...]) -> dict[str, Any]:
     """Of `exact_task`."""
     return {"model": model, "trained_in": trained_in, "train": dict(train), "noises": list(noises)}
 
 
-def measured_arguments(model: str, train: Mapping[str, Any], samples: int, **execution: Any) -> dict[str, Any]:
+def measured_arguments(
+    model: str, train: Mapping[str, Any], samples: int, device: str, **execution: Any
+) -> dict[str, Any]:
     """Of `measured_task`, for a model trained without noise."""
     return {
         "model": model,
         "trained_in": NONE,
         "train": dict(train),
         "samples": samples,
+        "device": device,
         "execution": {"seed": int(train["seed"]), **execution},
     }
