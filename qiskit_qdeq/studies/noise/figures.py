@@ -21,6 +21,7 @@ from qiskit_qdeq.visualization._figure import (
     PURPLE,
     SKY,
     SMALL,
+    TEXT,
     VERMILLION,
     WIDTH,
     label,
@@ -36,6 +37,19 @@ _FAMILIES = {
 }
 _MARKERS = {"implicit": "*", "direct": "o", "stacked": "s", "free": "^"}
 _LEVELS = (GREY, SKY, BLUE)
+_BIAS = "bias of the state's values"
+#: Pictures of curves: per line of panels column, mitigation, what it is, and in which unit.
+_LINES: dict[str, tuple[tuple[str, str, str, float], ...]] = {
+    "accuracy": (
+        ("accuracy", "", "test accuracy (%)", 100),
+        ("accuracy", "zne", "extrapolated to zero noise (%)", 100),
+    ),
+    "bias": (("bias", "", _BIAS, 1), ("bias", "zne", "the same, extrapolated", 1)),
+    "gradient": (
+        ("cosine_start", "", "gradient cosine, random weights", 1),
+        ("cosine", "", "gradient cosine, trained weights", 1),
+    ),
+}
 
 
 def figures(results: dict[str, Any]) -> dict[str, Figure]:
@@ -46,9 +60,8 @@ def figures(results: dict[str, Any]) -> dict[str, Figure]:
         rows = [row for row in results["exact"] if row["encoding"] == encoding]
         measured = [row for row in results["measured"] if row["encoding"] == encoding]
         end = f"-{encoding}" if len(encodings) > 1 else ""
-        found[f"accuracy{end}"] = draw_curves(rows, "accuracy", "test accuracy (%)", 100)
-        found[f"bias{end}"] = draw_curves(rows, "bias", "bias of the state's values")
-        found[f"gradient{end}"] = draw_curves(rows, "cosine_start", "gradient cosine, random weights")
+        for name, lines in _LINES.items():
+            found[f"{name}{end}"] = draw_curves(rows, lines)
         if any(Noise.parse(row["trained_in"]).strength for row in rows):
             found[f"trained{end}"] = draw_trained(rows)
         if any(Noise.parse(row["noise"]).device for row in rows):
@@ -58,24 +71,26 @@ def figures(results: dict[str, Any]) -> dict[str, Figure]:
     return found
 
 
-def draw_curves(rows: Sequence[Row], column: str, text: str, factor: float = 1.0) -> Figure:
-    """A panel per kind of noise, a curve per model trained without noise, its spread over seeds; below extrapolated."""
+def draw_curves(rows: Sequence[Row], lines: Sequence[tuple[str, str, str, float]]) -> Figure:
+    """A panel per kind of noise and line, a curve per model trained without noise, with its spread over seeds.
+
+    Args:
+        rows: exact ones of one encoding.
+        lines: column, mitigation, label and factor of each.
+    """
     kinds = _kinds(rows)
-    extrapolated = [kind for kind in kinds if _words(rows, kind, NONE, "zne")]
-    lines = 2 if extrapolated else 1
-    figure = new_figure(WIDTH, 2.3 * lines + 0.5)
-    panels = figure.subplots(lines, len(kinds), squeeze=False, sharey=True)
-    for place, kind in enumerate(kinds):
-        for line, mitigation in enumerate(("", "zne")[:lines]):
-            axes = panels[line, place]
-            if mitigation and kind not in extrapolated:
-                axes.set_visible(False)
-                continue
-            for model in _models(rows):
-                _curve(axes, rows, model, NONE, kind, mitigation, column, factor)
-            title = "extrapolated to zero noise" if mitigation else kind
-            label(axes, title, TITLES[kind], text if place == 0 else "")
-            axes.set_xscale("log")
+    figure = new_figure(WIDTH, 2.2 * len(lines) + 0.5)
+    panels = figure.subplots(len(lines), len(kinds), squeeze=False)
+    for line, (column, mitigation, text, factor) in zip(panels, lines, strict=True):
+        for place, (axes, kind) in enumerate(zip(line, kinds, strict=True)):
+            members = _words(rows, kind, NONE, mitigation)
+            axes.set_visible(bool(members))
+            if members:
+                for model in _models(rows):
+                    _curve(axes, rows, model, NONE, kind, mitigation, column, factor)
+                _strengths(axes, kind, members)
+                axes.set_ylabel(text if place == 0 else "", fontsize=TEXT)
+                axes.set_ylim(line[0].get_ylim())
     legend_below(figure)
     return figure
 
@@ -91,8 +106,9 @@ def draw_trained(rows: Sequence[Row]) -> Figure:
             _curve(axes, rows, model, word, kind, "", "accuracy", 100)
             _curve(axes, rows, model, NONE, kind, "", "accuracy", 100, dotted=True)
         axes.axvline(strength, color=GREY, linewidth=0.8)
-        axes.set_xscale("log")
-        label(axes, f"trained in {word}; dotted: without", TITLES[kind], "test accuracy (%)")
+        _strengths(axes, kind, _words(rows, kind, word, ""))
+        axes.set_title(f"trained in {word}; dotted: without", fontsize=SMALL)
+        axes.set_ylabel("test accuracy (%)", fontsize=TEXT)
     legend_below(figure)
     return figure
 
@@ -116,9 +132,7 @@ def draw_devices(rows: Sequence[Row]) -> Figure:
             for bar, (word, mitigation, text, color) in enumerate(bars):
                 row = row_of(rows, model=model, trained_in=word, noise=device, mitigation=mitigation)
                 if row is not None:
-                    x, spread = at + (bar + 0.5) * width - 0.4, row["accuracy"]
-                    axes.bar(x, 100 * spread["mean"], width, color=color, label=text)
-                    axes.errorbar(x, 100 * spread["mean"], 100 * (spread["std"] or 0.0), color=BLACK, linewidth=0.7)
+                    _bar(axes, at + (bar + 0.5) * width - 0.4, row["accuracy"], width, color, text, 100)
             clean = row_of(rows, model=model, trained_in=NONE, noise=NONE)
             if clean is not None:
                 height = 100 * clean["accuracy"]["mean"]
@@ -141,14 +155,31 @@ def draw_measured(rows: Sequence[Row]) -> Figure:
             for place, level in enumerate(levels):
                 row = row_of(rows, model=model, backend=device, level=level)
                 if row is not None:
-                    x, spread = at + (place + 0.5) * 0.8 / len(levels) - 0.4, row["bias"]
-                    text, color = f"resilience level {level}", _LEVELS[place % len(_LEVELS)]
-                    axes.bar(x, spread["mean"], 0.8 / len(levels), color=color, label=text)
-                    axes.errorbar(x, spread["mean"], spread["std"] or 0.0, color=BLACK, linewidth=0.7)
-        label(axes, device, "", "bias of the state's values")
+                    width, color = 0.8 / len(levels), _LEVELS[place % len(_LEVELS)]
+                    _bar(axes, at + (place + 0.5) * width - 0.4, row["bias"], width, color, f"resilience level {level}")
+        label(axes, device, "", _BIAS)
         axes.set_xticks(range(len(models)), models, rotation=40, ha="right", fontsize=SMALL)
     legend_below(figure)
     return figure
+
+
+def _strengths(axes: Axes, kind: str, rows: Sequence[Row]) -> None:
+    """The strengths computed on a logarithmic axis."""
+    strengths = sorted({Noise.parse(row["noise"]).strength or 0.0 for row in rows})
+    label(axes, kind, TITLES[kind], "")
+    axes.set_xscale("log")
+    axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths], rotation=45)
+    axes.minorticks_off()
+    axes.grid(color=GREY, alpha=0.2, linewidth=0.5)
+
+
+def _bar(
+    axes: Axes, x: float, spread: dict[str, float], width: float, color: str, text: str, factor: float = 1.0
+) -> None:
+    [bar] = axes.bar(x, factor * spread["mean"], width, color=color)
+    # of the bar, not of its container, which the common legend could not sort
+    bar.set_label(text)
+    axes.errorbar(x, factor * spread["mean"], factor * (spread["std"] or 0.0), color=BLACK, linewidth=0.7)
 
 
 def _curve(

@@ -27,7 +27,8 @@ _CURVES: tuple[tuple[str, str, str], ...] = (
 def markdown(results: Mapping[str, Any]) -> str:
     """All tables of `rows`, `standing`, `measured` and `backend`, one encoding after the other."""
     encodings = list(dict.fromkeys(row["encoding"] for row in results["exact"]))
-    parts = [f"# Noise: {results['data']}, {results['num_qubits']} qubits, {results['seeds']} seeds"]
+    sizes = f"{_seeds(results['seeds'])}, {results['test_samples']} test samples"
+    parts = [f"# Noise: {results['data']}, {results['num_qubits']} qubits, {sizes}"]
     for encoding in encodings:
         rows, standing, measured, backend = (
             [row for row in results[name] if row["encoding"] == encoding]
@@ -74,7 +75,7 @@ def _standing(standing: Sequence[Row], models: Sequence[str]) -> str:
                 if any(found):
                     cells = [_strength(row, str(lost)) for row in found for lost in POINTS]
                     table.append([f"`{model}`", trained_in, MITIGATIONS.get(mitigation, ""), *cells])
-    return _section("Noise that a model stands: strength at which accuracy is 1 and 5 points lower", header, table)
+    return _section("Noise that a model stands: strength from which on accuracy is 1 and 5 points lower", header, table)
 
 
 def _strength(row: Row | None, lost: str) -> str:
@@ -150,7 +151,7 @@ def _measured(title: str, rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return _section(f"{title}: {rows[0]['samples']} samples, {rows[0]['seeds']} seeds", header, table)
+    return _section(f"{title}: {rows[0]['samples']} samples, {_seeds(rows[0]['seeds'])}", header, table)
 
 
 def _first(rows: Sequence[Row], **wanted: Any) -> Row:
@@ -167,6 +168,10 @@ def _plain(spread: Mapping[str, float | None], digits: int = 3) -> str:
     if spread["mean"] is None:
         return ""
     return f"{spread['mean']:.{digits}f}" + ("" if spread["std"] is None else f" ± {spread['std']:.{digits}f}")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def _section(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

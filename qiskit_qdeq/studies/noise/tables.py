@@ -1,7 +1,7 @@
 """Rows of the noise study: means and standard deviations over seeds, and the noise each model stands.
 
-A model stands the strength s at which its accuracy, interpolated between the strengths computed, has fallen by so many
-points below that of the same model trained and used without noise: linearly in log s, up to the first strength in s.
+A model stands noise up to the strength s from which on its accuracy stays more than so many points below that of the same
+model trained and used without noise, interpolated between the strengths computed: linearly in log s, below the first in s.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ def measured_rows(results: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 def standing_rows(rows: Sequence[Row]) -> list[Row]:
-    """A row per encoding, model, training noise, kind of noise and mitigation: strengths at which points are lost.
+    """A row per encoding, model, training noise, kind of noise and mitigation: strengths from which points are lost.
 
-    `points`: {"1": s, "5": s}; None where the strongest noise does not do it. Of the accuracy's mean over seeds.
+    `points`: {"1": s, "5": s}; None where the strongest noise is not enough, 0 where none is needed. Of the accuracy's mean
+    over seeds.
     """
     found: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for row in rows:
@@ -82,7 +83,7 @@ def standing_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def strength_at(curve: Sequence[tuple[float, float]], clean: float, level: float) -> float | None:
-    """Where accuracy first falls to `level`.
+    """From where on accuracy stays below `level`.
 
     Args:
         curve: strengths, ascending and above 0, with their accuracies.
@@ -90,24 +91,23 @@ def strength_at(curve: Sequence[tuple[float, float]], clean: float, level: float
         level: of accuracy.
 
     Returns:
-        The strength; 0 if `clean` itself is not above the level; None if the curve never falls to it.
+        The strength; 0 if no accuracy reaches the level; None if that of the greatest strength does.
 
     >>> round(strength_at([(0.01, 0.97), (0.1, 0.77)], 0.97, 0.87), 4)
     0.0316
     """
-    # what is equal but for rounding is not above
-    level += 1e-9
-    if clean <= level:
+    # equal but for rounding is reached
+    points = [(0.0, clean), *curve]
+    reached = [place for place, (_, accuracy) in enumerate(points) if accuracy >= level - 1e-9]
+    if not reached:
         return 0.0
-    before, above = 0.0, clean
-    for strength, accuracy in curve:
-        if accuracy <= level:
-            share = (above - level) / (above - accuracy)
-            if before == 0:
-                return share * strength
-            return math.exp(math.log(before) + share * math.log(strength / before))
-        before, above = strength, accuracy
-    return None
+    if reached[-1] == len(points) - 1:
+        return None
+    (before, above), (after, below) = points[reached[-1] : reached[-1] + 2]
+    share = max(0.0, (above - level) / (above - below))
+    if before == 0:
+        return share * after
+    return math.exp(math.log(before) + share * math.log(after / before))
 
 
 def row_of(rows: Iterable[Row], **wanted: Any) -> Row | None:
