@@ -98,14 +98,21 @@ def noisy_circuit(
     check_size(len(active))
     home = {qubit: place for place, qubit in enumerate(active)}
     channels = _Channels(model)
+    fixed: dict[str, list[NoisyGate]] = {}
     gates = [
         NoisyGate(tuple(home[qubit] for qubit in gate.qubits), gate.terms, gate.angle)
         for operation, qubits in items
-        for gate in _with_noise(operation, qubits, channels)
+        for gate in _with_noise(operation, qubits, channels, fixed)
     ]
     confusion = readout_confusion(model) if readout else {}
     basis = sorted(known - NO_GATES)
-    letters = np.array([_letters(qubit, confusion, basis, channels) if readout else np.eye(4) for qubit in active])
+    turned = [any(o.paulis.x[:, qubit].any() for o in observables) for qubit in active]
+    letters = np.array(
+        [
+            _letters(qubit, confusion, basis if turns else None, channels) if readout else np.eye(4)
+            for qubit, turns in zip(active, turned, strict=True)
+        ]
+    )
     components = pauli_components(observables, active, letters)
     if not readout:
         # measured distributions are normalized, Aer's expectation values are not
@@ -131,12 +138,22 @@ def _simulator(noise: Any, num_qubits: int) -> tuple[AerSimulator, int]:
     )
 
 
-def _with_noise(operation: Instruction, qubits: tuple[int, ...], channels: _Channels) -> Iterator[NoisyGate]:
-    """The instruction as perfect gates of one angle, and its channel."""
-    single = QuantumCircuit(len(qubits))
-    single.append(operation, range(len(qubits)))
-    for gate in primitive_gates(without_controlled_parameters(single)):
-        yield noisy_gate(gate, tuple(qubits[q] for q in gate.qubits))
+def _with_noise(
+    operation: Instruction,
+    qubits: tuple[int, ...],
+    channels: _Channels,
+    fixed: dict[str, list[NoisyGate]] | None = None,
+) -> Iterator[NoisyGate]:
+    """The instruction as perfect gates of one angle, and its channel; gates without parameters are kept in `fixed`."""
+    perfect = None if fixed is None or operation.params else fixed.get(operation.name)
+    if perfect is None:
+        single = QuantumCircuit(len(qubits))
+        single.append(operation, range(len(qubits)))
+        perfect = [noisy_gate(gate, gate.qubits) for gate in primitive_gates(without_controlled_parameters(single))]
+        if fixed is not None and not operation.params:
+            fixed[operation.name] = perfect
+    for gate in perfect:
+        yield NoisyGate(tuple(qubits[q] for q in gate.qubits), gate.terms, gate.angle)
     if (channel := channels.of(operation.name, qubits)) is not None:
         yield NoisyGate(qubits, channel[0][None])
 
@@ -185,12 +202,15 @@ def _transfer(error: dict[str, Any]) -> tuple[Array, float]:
     return PTM(SuperOp(channel)).data.real, share
 
 
-def _letters(qubit: int, confusion: dict[int | None, Array], basis: list[str], channels: _Channels) -> Array:
-    """What is measured on a qubit in the place of I, X, Y, Z, as components (4, 4)."""
+def _letters(qubit: int, confusion: dict[int | None, Array], basis: list[str] | None, channels: _Channels) -> Array:
+    """What is measured on a qubit in the place of I, X, Y, Z, as components (4, 4).
+
+    Without `basis`, the gates there are, nothing changes the basis: nobody asks for X and Y.
+    """
     read = confusion.get(qubit, confusion.get(None, np.eye(2))) @ [1.0, -1.0]
     bit = np.array([read.sum() / 2, 0.0, 0.0, (read[0] - read[1]) / 2])
     letters = np.array([np.eye(4)[0], bit, bit, bit])
-    for row, names in ((1, ("h",)), (2, ("sdg", "h"))):
+    for row, names in ((1, ("h",)), (2, ("sdg", "h"))) if basis is not None else ():
         change = QuantumCircuit(1)
         for name in names:
             getattr(change, name)(0)
