@@ -261,13 +261,13 @@ class _Plan:
         if NONE in self.noises:
             raise InputError("trained_in: models are trained without noise anyway, leave none out")
         if options.backend is not None:
+            if options.backend.partition(":")[0] not in ("fake", "ibm", "given"):
+                raise InputError(f"backend must be fake:NAME, ibm:NAME or a backend object, got {options.backend!r}")
             execution = Execution(
                 options.backend,
                 mode=options.execution_mode or "job",
                 resilience_level=options.resilience_level,
             )
-            if execution.kind not in ("fake", "ibm", "given"):
-                raise InputError(f"backend must be fake:NAME or ibm:NAME or a backend object, got {options.backend!r}")
             if execution.kind == "fake":
                 sub_device(fake_backend(execution.name), options.num_qubits)
             if execution.kind == "given" and device.backend is None:

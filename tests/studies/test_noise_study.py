@@ -16,7 +16,7 @@ from qiskit_qdeq.programs import noise_study
 from qiskit_qdeq.studies.noise.models import build, stacked
 from qiskit_qdeq.studies.noise.noises import Noise, NoisyModels
 from qiskit_qdeq.studies.noise.response import cosine, gradient, residual, respond
-from qiskit_qdeq.studies.noise.tables import strength_at
+from qiskit_qdeq.studies.noise.tables import exact_rows, standing_rows, strength_at
 
 SHARED = {"data": "digits", "num_qubits": 4, "encoding": "amplitude", "epochs": 1, "seed": 0}
 TINY = {
@@ -25,7 +25,6 @@ TINY = {
     "devices": ("manila",),
     "epochs": 1,
     "limit": 20,
-    "seeds": 2,
     "quick": True,
     "no_measured": True,
     "quiet": True,
@@ -229,10 +228,34 @@ def test_a_model_that_recovers_stands_the_greater_strength():
     assert strength_at([(0.01, 0.7), (0.1, 0.9), (1.0, 0.1)], 0.6, 0.5) == pytest.approx(10**-0.5)
 
 
+def test_rows_are_means_over_seeds():
+    def result(accuracy, cosine):
+        columns = dict.fromkeys(("accuracy", "loss", "bias", "residual", "cosine_start", "unconverged"), accuracy)
+        noises = {"damping:0.1": {"gates": {"two_qubit_gates": 7, "depth": 9}, "": {**columns, "cosine": cosine}}}
+        clean = {"accuracy": 0.9, "loss": 0.1, "unconverged": 0.0}
+        return {"clean": clean, "noises": noises, "circuits": 6}
+
+    arguments = {"model": "implicit", "trained_in": "none", "train": {"encoding": "angle"}}
+    clean, noisy = exact_rows([(arguments, result(0.5, 0.1)), (arguments, result(0.7, None))])
+    assert (clean["noise"], clean["accuracy"]) == ("none", {"mean": 0.9, "std": 0.0})
+    assert noisy["accuracy"] == {"mean": 0.6, "std": pytest.approx(0.02**0.5, abs=1e-6)}
+    assert noisy["cosine"] == {"mean": None, "std": None}
+    assert (noisy["encoding"], noisy["seeds"], noisy["gates_a_prediction"]) == ("angle", 2, 42)
+    [standing] = standing_rows([clean, noisy])
+    # 5 of the 30 points lost at 0.1, from no noise on
+    assert standing["points"] == {"1": pytest.approx(0.1 / 30), "5": pytest.approx(0.5 / 30)}
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     return folder, noise_study.main(None, {**TINY, "output": str(folder)}, mapper=here)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pictures are looked at once."""
+    monkeypatch.setattr(noise_study, "figures", lambda results: {})
 
 
 class TestProgram:
@@ -242,7 +265,6 @@ class TestProgram:
         keys = {(row["model"], row["trained_in"], row["noise"], row["mitigation"]) for row in rows}
         # 2 + 1 strengths with extrapolation, a readout error and a device with mitigation, none
         assert len(keys) == len(rows) == 2 * 2 * (2 * (2 + 1 + 1 + 1) + 1)
-        assert all(row["seeds"] == 2 and row["accuracy"]["std"] is not None for row in rows)
         noisy = [row for row in rows if row["noise"] != "none"]
         assert all(row["gates_a_prediction"] == row["circuits"] * row["two_qubit_gates"] for row in noisy)
         assert {row["circuits"] for row in rows if row["model"] == "stacked-2"} == {1}
@@ -265,9 +287,9 @@ class TestProgram:
                 assert moved == sorted(moved)
                 assert moved[0] > 0
 
-    def test_the_same_folder_goes_on_where_it_stopped(self, study, monkeypatch):
+    def test_the_same_folder_goes_on_where_it_stopped(self, study, monkeypatch, no_figures):
         folder, results = study
-        lost = sorted((folder / "tasks").glob("*stacked-2_none_seed-1*"))
+        lost = sorted((folder / "tasks").glob("*stacked-2_none_seed-0*"))
         assert len(lost) == 1
         lost[0].unlink()
         done = []
@@ -282,48 +304,35 @@ class TestProgram:
         assert done == ["stacked-2"]
         assert again["exact"] == results["exact"]
 
-    def test_shots_agree_with_exact_values(self, tmp_path, monkeypatch):
+    def test_shots_agree_with_exact_values(self, study, monkeypatch, no_figures):
+        folder, results = study
         monkeypatch.setattr(noise_study, "_LEVELS", (0,))
-        options = {
-            **{name: value for name, value in TINY.items() if name != "no_measured"},
-            "models": ("direct-1",),
-            "measured_models": ("direct-1",),
-            "measured_devices": ("manila",),
-            "shots": 20_000,
-            "samples": 20,
-            "seeds": 1,
-            "output": str(tmp_path),
-        }
-        results = noise_study.main(None, options, mapper=here)
-        [measured] = results["measured"]
+        asked = {"no_measured": False, "measured_models": ("stacked-2",), "shots": 20_000, "samples": 20}
+        found = noise_study.main(None, {**TINY, **asked, "output": str(folder)}, mapper=here)
+        assert found["exact"] == results["exact"]
+        [measured] = found["measured"]
         [exact] = [
             row
             for row in results["exact"]
-            if (row["noise"], row["mitigation"], row["trained_in"]) == ("fake:manila", "", "none")
+            if (row["model"], row["noise"], row["mitigation"], row["trained_in"])
+            == ("stacked-2", "fake:manila", "", "none")
         ]
         # all 20 test samples; one standard error of a value is at most 0.007
         assert measured["bias"]["mean"] == pytest.approx(exact["bias"]["mean"], abs=0.01)
         assert measured["two_qubit_gates"] == exact["two_qubit_gates"]
         assert (measured["circuits"], measured["samples"]) == (20, 20)
 
-    def test_a_backend_object_and_its_name_are_asked_the_same(self, tmp_path):
-        options = {
-            **TINY,
-            "models": ("implicit",),
-            "seeds": 1,
-            "resilience_level": 0,
-            "samples": 2,
-            "shots": 512,
-        }
-        rows = [
-            noise_study.main(backend, {**options, "output": str(tmp_path / name)}, "session", here)["backend"]
-            for name, backend in (("text", "fake:manila"), ("object", FakeManilaV2()))
-        ]
-        [text], [given] = rows
-        assert (text["backend"], given["backend"]) == ("manila", "fake_manila")
-        # 4 + 1 probes and a correction for each of 2 samples, 10 for all
-        assert text["circuits"] == given["circuits"] == 2 * 6 + 10
-        assert {**text, "backend": ""} == {**given, "backend": ""}
+    def test_a_backend_object_and_its_name_are_asked_the_same(self, study, no_figures):
+        folder, _ = study
+        options = {**TINY, "output": str(folder), "resilience_level": 0, "samples": 2, "shots": 512}
+        text, given = (
+            noise_study.main(backend, options, "session", here)["backend"]
+            for backend in ("fake:manila", FakeManilaV2())
+        )
+        assert [row["backend"] for row in (*text, *given)] == ["manila"] * 2 + ["fake_manila"] * 2
+        # an equilibrium takes 4 + 1 probes and a correction for each of 2 samples, and 10 for all
+        assert [row["circuits"] for row in text] == [2 * 6 + 10, 2]
+        assert [{**row, "backend": ""} for row in text] == [{**row, "backend": ""} for row in given]
 
     @pytest.mark.parametrize(
         ("options", "message"),
