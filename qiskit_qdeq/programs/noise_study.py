@@ -36,8 +36,9 @@ _QUICK_MODELS = ("implicit", "direct-1", "stacked-5")
 _LEVELS = (0, 1, 2)
 #: The paper's n = 4; beyond 8 qubits noise is not computed exactly.
 _MOST_QUBITS = 8
-# of image sets, which have tens of thousands
-_IMAGES = {"limit": 1_000, "limit_train": 2_048}
+_EPOCHS, _QUICK_EPOCHS = 60, 20
+# of image sets, which have tens of thousands of samples
+_IMAGES, _IMAGE_EPOCHS = {"limit": 1_000, "limit_train": 2_048}, 30
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ class NoiseArguments(StudyArguments):
     devices: tuple[str, ...] | None = option(
         None, "fake devices, comma-separated; default torino,sherbrooke,manila,yorktown", type=_words
     )
-    epochs: int | None = option(None, "of every training; default 60", type=int)
+    epochs: int | None = option(None, "of every training; default 60, images 30", type=int)
     limit: int | None = option(None, "samples in each part; default all digits, 1,000 images", type=int)
     limit_train: int | None = option(None, "training samples, instead of --limit; default 2,048 images", type=int)
     seeds: int | None = option(None, "runs per model, seeds 0, 1, ...; default 3, with --quick 1", type=int)
@@ -186,7 +187,7 @@ class _Plan:
             "num_qubits": options.num_qubits,
             "classes": None if options.classes is None else list(options.classes),
             "preset": options.preset,
-            "epochs": options.epochs or (20 if quick else 60),
+            "epochs": options.epochs or self._epochs(),
             **self._limits(),
         }
         self._check(device)
@@ -235,6 +236,11 @@ class _Plan:
 
     def _train(self, encoding: str, seed: int) -> dict[str, Any]:
         return {**self.shared, "encoding": encoding, "seed": seed}
+
+    def _epochs(self) -> int:
+        if self.options.quick:
+            return _QUICK_EPOCHS
+        return _EPOCHS if self.options.data == "digits" else _IMAGE_EPOCHS
 
     def _limits(self) -> dict[str, int | None]:
         usual: dict[str, int | None] = {"limit": None, "limit_train": None}

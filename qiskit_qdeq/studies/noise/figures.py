@@ -80,7 +80,7 @@ def draw_curves(rows: Sequence[Row], lines: Sequence[tuple[str, str, str, float]
     """
     kinds = _kinds(rows)
     figure = new_figure(WIDTH, 2.2 * len(lines) + 0.5)
-    panels = figure.subplots(len(lines), len(kinds), squeeze=False)
+    panels = figure.subplots(len(lines), len(kinds), squeeze=False, sharey="row")
     for line, (column, mitigation, text, factor) in zip(panels, lines, strict=True):
         for place, (axes, kind) in enumerate(zip(line, kinds, strict=True)):
             members = _words(rows, kind, NONE, mitigation)
@@ -90,7 +90,6 @@ def draw_curves(rows: Sequence[Row], lines: Sequence[tuple[str, str, str, float]
                     _curve(axes, rows, model, NONE, kind, mitigation, column, factor)
                 _strengths(axes, kind, members)
                 axes.set_ylabel(text if place == 0 else "", fontsize=TEXT)
-                axes.set_ylim(line[0].get_ylim())
     legend_below(figure)
     return figure
 
