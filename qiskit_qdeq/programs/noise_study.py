@@ -14,9 +14,9 @@ from typing import Any
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.devices import at_service, fake_backend, sub_device
-from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser
+from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
 from qiskit_qdeq.programs.running import Device, addressed
-from qiskit_qdeq.programs.study import Study, StudyArguments, check_at_least_one, studying, whole_path
+from qiskit_qdeq.programs.study import Study, StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.noise.figures import figures
 from qiskit_qdeq.studies.noise.models import MODELS, build, check_model
 from qiskit_qdeq.studies.noise.noises import NONE, Noise
