@@ -95,13 +95,16 @@ def draw_curves(rows: Sequence[Row], lines: Sequence[tuple[str, str, str, float]
 
 
 def draw_trained(rows: Sequence[Row]) -> Figure:
-    """A panel per noise trained in: accuracy against its strength, trained in it (solid) and without (dotted)."""
+    """A panel per noise trained in: accuracy against its strength, trained in it (solid) and without (dotted).
+
+    Of every family its shallowest explicit or deepest stacked model, for there would be too many curves.
+    """
     trained = [word for word in dict.fromkeys(row["trained_in"] for row in rows) if Noise.parse(word).strength]
     figure = new_figure(WIDTH, 3.0)
     panels = figure.subplots(1, len(trained), squeeze=False, sharey=True)[0]
     for axes, word in zip(panels, trained, strict=True):
         kind, strength = Noise.parse(word).kind, Noise.parse(word).strength
-        for model in _models(rows):
+        for model in _representatives(_models(rows)):
             _curve(axes, rows, model, word, kind, "", "accuracy", 100)
             _curve(axes, rows, model, NONE, kind, "", "accuracy", 100, dotted=True)
         axes.axvline(strength, color=GREY, linewidth=0.8)
@@ -222,6 +225,14 @@ def _family(model: str) -> str:
 
 def _models(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["model"] for row in rows))
+
+
+def _representatives(models: Sequence[str]) -> list[str]:
+    families: dict[str, str] = {}
+    for model in models:
+        if _family(model) not in families or _family(model) in ("stacked", "free"):
+            families[_family(model)] = model
+    return list(families.values())
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:
