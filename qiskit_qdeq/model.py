@@ -53,12 +53,13 @@ def nearest_injection(num_features: int, num_states: int, state_scale: float = 1
 def check_size(num_qubits: int, num_features: int, num_states: int, *, amplitude: bool) -> None:
     """Refuse circuits whose exact evaluation takes more memory than this package tries.
 
-    Amplitude encoding holds D columns of U(θ) and K² columns M_j V P_k, other encoders 1 + K columns per sample.
+    Amplitude encoding holds D columns of U(θ) and K² columns M_j V P_k, other encoders 1 + K columns per sample; factors
+    are those of docs/scaling.md, where memory is measured.
 
     Raises:
         InputError: with the memory needed.
     """
-    columns = 2 * num_states**2 + 4 * (num_features + num_states) if amplitude else 4 * _TRAINED * (1 + num_states)
+    columns = num_states**2 + 2 * (num_features + num_states) if amplitude else 4 * _TRAINED * (1 + num_states)
     gigabytes = 2.0 ** min(num_qubits, 500) * columns * 16 / 2**30
     if gigabytes > _LARGEST_GIGABYTES:
         raise InputError(

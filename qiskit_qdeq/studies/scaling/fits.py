@@ -74,10 +74,10 @@ def work(n: float) -> float:
 
 
 def mebibytes(encoding: str) -> Callable[[float], float]:
-    """16 c(n) 2^n in MiB at D = 4 n, K = n: c = 2 K² + 4 (D + K) columns for amplitudes, 4 · 64 (1 + K) for others."""
+    """16 c(n) 2^n in MiB at D = 4 n, K = n: c = K² + 2 (D + K) columns for amplitudes, 4 · 64 (1 + K) for others."""
 
     def of(n: float) -> float:
-        columns = 2 * n**2 + 20 * n if encoding == "amplitude" else 4 * _TRAINED * (1 + n)
+        columns = n**2 + 10 * n if encoding == "amplitude" else 4 * _TRAINED * (1 + n)
         return float(16 * columns * 2.0**n / _MIB)
 
     return of

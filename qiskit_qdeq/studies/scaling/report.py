@@ -123,7 +123,7 @@ def _beyond(growths: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
         "## Beyond this machine: extrapolated, not measured",
         "",
         "    t(n) = t0 + a n² 2^n               milliseconds of a training step",
-        "    m(n) = m0 + b 16 c(n) 2^n / 2^20   MiB, c = 2 n² + 20 n columns for amplitudes, 256 (1 + n) for angles",
+        "    m(n) = m0 + b 16 c(n) 2^n / 2^20   MiB, c = n² + 10 n columns for amplitudes, 256 (1 + n) for angles",
         "",
         "at D = 4 n, K = n, three layers, batch 64. The error is the root mean square of (fit - measured) / measured.",
         "",
