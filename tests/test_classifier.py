@@ -463,7 +463,7 @@ class TestMistakes:
         with pytest.raises(InputError, match="num_qubits >= 2"):
             quick(num_qubits=1).fit(*iris[:2])
 
-    @pytest.mark.parametrize("num_qubits", [22, 25, 40])
+    @pytest.mark.parametrize("num_qubits", [22, 25])
     @pytest.mark.parametrize("encoding", ["amplitude", "angle"])
     def test_circuits_too_large_to_simulate_are_refused_with_their_memory(self, iris, num_qubits, encoding):
         with pytest.raises(InputError, match=f"num_qubits {num_qubits} .* GB"):

@@ -17,7 +17,7 @@ from qiskit_qdeq.exceptions import InputError
 
 _READOUT_ORDERS = {"z": 1, "zz": 2, "zzz": 3, "zzzz": 4}
 #: Products of Z that are written out at most.
-_MOST = 200_000
+_MOST = 50_000
 READOUTS = tuple(_READOUT_ORDERS)
 
 
