@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from qiskit_qdeq.exceptions import QDEQError
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -14,8 +18,24 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
     Raises:
         OSError: naming the file, if it cannot be written.
+        QDEQError: naming the value, if one is not finite, which JSON has no word for.
     """
+    if (place := _not_finite(values)) is not None:
+        raise QDEQError(f"{path} cannot be written: {place}, and JSON holds finite numbers only")
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def _not_finite(values: Any, place: str = "") -> str | None:
+    """Where the first number that is infinite or NaN is, such as "rows.3.loss"."""
+    if isinstance(values, float) and not math.isfinite(values):
+        return f"{place.removeprefix('.')} = {values}"
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(values, dict):
+        items = values.items()
+    elif isinstance(values, list | tuple):
+        items = enumerate(values)
+    found = (_not_finite(value, f"{place}.{name}") for name, value in items)
+    return next((inner for inner in found if inner is not None), None)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -91,8 +91,8 @@ def run_tasks(
         tell: is told every outcome as it comes, those found in `folder` first.
 
     Raises:
-        InputError: if two tasks have one name.
-        StudyError: if tasks failed, after all the others are done, with how to go on.
+        InputError: if two tasks have one name, or the mapper is not called like `map` or gives other things than outcomes.
+        StudyError: if tasks failed or the mapper gave no outcome of them, after all the others are done, with how to go on.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with how many are done.
     """
     tasks = list(tasks)
@@ -100,6 +100,8 @@ def run_tasks(
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise InputError(f"tasks must have different names, got {twice[0]!r} more than once")
+    if not callable(mapper):
+        raise InputError(f"mapper must be called like map: mapper(function, tasks); got {mapper!r}")
     place = Path(folder) / "tasks"
     tell = tell or (lambda outcome: None)
     records: dict[str, dict[str, Any]] = {}
@@ -113,7 +115,9 @@ def run_tasks(
         if not waiting:
             break
         try:
-            for outcome in mapper(partial(_perform, work, place), waiting):
+            for outcome in _outcomes(mapper(partial(_perform, work, place), waiting)):
+                if outcome.task.name in records or outcome.task.name in failed:
+                    continue
                 if outcome.record is None:
                     failed[outcome.task.name] = outcome.error
                 else:
@@ -137,6 +141,12 @@ def run_tasks(
                     f"workers died {ATTEMPTS} times ({type(error).__name__}: {error}); {len(records)} of {len(tasks)} tasks "
                     "are done and kept: run the same command again, with fewer workers if memory is short"
                 ) from error
+    lost = [task.name for task in tasks if task.name not in records and task.name not in failed]
+    if lost:
+        raise StudyError(
+            f"the mapper gave no outcome of {len(lost)} of {len(tasks)} tasks, such as {lost[0]!r}, {ATTEMPTS} times; the "
+            "others are kept: it must give one of every task, in any order"
+        )
     if failed:
         shown = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_SHOWN])
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
@@ -145,6 +155,18 @@ def run_tasks(
             "do only these"
         )
     return [records[task.name] for task in tasks]
+
+
+def _outcomes(given: Any) -> Iterator[Outcome]:
+    """What a mapper gives, if it is what `_perform` returned."""
+    if not isinstance(given, Iterable):
+        raise InputError(f"mapper must give what the function it is called with returns, like map, got {given!r}")
+    for outcome in given:
+        if not isinstance(outcome, Outcome):
+            raise InputError(
+                f"mapper must give what the function it is called with returns, as it is, got {outcome!r:.80}"
+            )
+        yield outcome
 
 
 def _perform(work: Work, place: Path, task: Task) -> Outcome:
@@ -181,7 +203,7 @@ def _earlier(task: Task, place: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         warn_user(f"{path} cannot be read ({error}): task {task.name!r} is done again")
         return None
     whole = isinstance(record, dict) and isinstance(record.get("result"), dict) and record.get("key") == task.key

@@ -162,3 +162,48 @@ def test_a_sweep_of_a_thousand_that_is_killed_with_its_workers_goes_on_where_it_
     after = {path.name: path.stat().st_mtime_ns for path in files.glob("*.json")}
     assert len(after) == 1000
     assert {name: after[name] for name in done} == done
+
+
+def test_a_mapper_that_gives_outcomes_twice_tells_them_once(tmp_path):
+    def twice(function, tasks):
+        return [function(task) for task in tasks for _ in range(2)]
+
+    outcomes = []
+    assert results(run_tasks(squares(3), square, tmp_path, mapper=twice, tell=outcomes.append)) == [0, 1, 4]
+    assert [outcome.task.name for outcome in outcomes] == [task.name for task in squares(3)]
+
+
+def test_a_mapper_that_drops_tasks_is_told_so_and_the_others_are_kept(tmp_path):
+    def first_dropped(function, tasks):
+        return map(function, [task for task in tasks if task.arguments["x"]])
+
+    with pytest.raises(StudyError, match=r"no outcome of 1 of 3 tasks, such as 'square of 0'"):
+        run_tasks(squares(3), square, tmp_path, mapper=first_dropped)
+    assert len(list((tmp_path / "tasks").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "mapper",
+    [None, "ray", lambda function, tasks: None, lambda function, tasks: [function(task).record for task in tasks]],
+)
+def test_what_is_not_called_like_map_is_refused(tmp_path, mapper):
+    with pytest.raises(InputError, match=r"^mapper must "):
+        run_tasks(squares(1), square, tmp_path, mapper=mapper)
+
+
+def nowhere(arguments):
+    return {"rows": [{"loss": 1.0}, {"loss": float("nan")}]}
+
+
+def test_a_result_that_is_not_finite_is_named(tmp_path):
+    with pytest.raises(StudyError, match=r"result\.rows\.1\.loss = nan"):
+        run_tasks(squares(1), nowhere, tmp_path)
+
+
+def test_a_record_nested_too_deep_is_done_again_with_a_warning(tmp_path):
+    (task,) = squares(1)
+    path = tmp_path / "tasks" / f"{task.label}.json"
+    path.parent.mkdir()
+    path.write_text("[" * 100_000)
+    with pytest.warns(UserWarning, match="done again"):
+        assert results(run_tasks([task], square, tmp_path)) == [0]
