@@ -13,9 +13,9 @@ from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
-from qiskit_qdeq.execution.devices import at_service, fake_backend, sub_device
+from qiskit_qdeq.execution.devices import at_service, fake_backend
 from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
-from qiskit_qdeq.programs.running import Device, addressed
+from qiskit_qdeq.programs.running import Device, addressed, check_device
 from qiskit_qdeq.programs.study import Study, StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.noise.figures import figures
 from qiskit_qdeq.studies.noise.models import MODELS, build, check_model
@@ -88,7 +88,9 @@ class NoiseArguments(StudyArguments):
         None, "ask the models trained without noise, seed 0, on fake:NAME or ibm:NAME as well, from shots"
     )
     execution_mode: str | None = option(None, "jobs to that backend: default job", choices=EXECUTION_MODES)
-    resilience_level: int = option(1, "error mitigation on that backend by the Runtime estimator, 0 to 2", type=int)
+    resilience_level: int | None = option(
+        None, "error mitigation on that backend by the Runtime estimator, 0 to 2; default 1", type=int
+    )
     quick: bool = option(
         False, "1 seed, 20 epochs, three models, few strengths, one noise to train in, one device from shots: 2 minutes"
     )
@@ -171,12 +173,15 @@ class _Plan:
         )
         self.seeds = options.seeds or (1 if quick else 3)
         self.samples = options.samples or (2 if quick else 8)
+        self.level = 1 if options.resilience_level is None else options.resilience_level
         self.shots = options.shots or (1_024 if quick else 4_096)
         self.measured_models = options.measured_models
         if self.measured_models is None:
             usual = ("implicit", "stacked-5") if quick else ("implicit", "direct-1", "stacked-2", "stacked-5")
             self.measured_models = tuple(model for model in usual if model in self.models)
         self.measured_devices = options.measured_devices or (("manila",) if quick else ("torino", "manila"))
+        if options.no_measured:
+            self.measured_models = self.measured_devices = ()
         strengths = _QUICK_STRENGTHS if quick else STRENGTHS
         words = [f"{kind}:{strength:g}" for kind, rates in strengths.items() for strength in rates]
         words += [f"fake:{name}" for name in devices]
@@ -214,13 +219,12 @@ class _Plan:
             for model in self.measured_models or ()
             for name in self.measured_devices
             for seed in range(self.seeds)
-            if not self.options.no_measured
         ]
 
     def on_backend(self, backend: str, name: str) -> list[Task]:
         """A task per encoding and model, seed 0."""
         options = self.options
-        execution = {"mode": options.execution_mode or "job", "resilience_level": options.resilience_level}
+        execution = {"mode": options.execution_mode or "job", "resilience_level": self.level}
         return [
             self._asked(encoding, model, 0, backend, name, **execution)
             for encoding in options.encodings
@@ -255,35 +259,63 @@ class _Plan:
     def _check(self, device: Device) -> None:
         """Refuse before hours are spent what would be refused after them."""
         options = self.options
-        for names in (options.encodings, self.models, self.noises):
-            if len(set(names)) < len(names):
-                raise InputError(f"encodings and models must differ from each other, got {list(names)}")
+        self._check_words()
         for model in (*self.models, *(self.measured_models or ())):
             check_model(model)
         for word in (*self.noises, *(f"fake:{name}" for name in self.measured_devices)):
-            noise = Noise.parse(word)
-            if noise.device is not None:
-                sub_device(fake_backend(noise.device), options.num_qubits)
+            check_device(word, options.num_qubits)
         if NONE in self.noises:
             raise InputError("trained_in: models are trained without noise anyway, leave none out")
         if options.backend is not None:
             if options.backend.partition(":")[0] not in ("fake", "ibm", "given"):
                 raise InputError(f"backend must be fake:NAME, ibm:NAME or a backend object, got {options.backend!r}")
-            execution = Execution(
-                options.backend,
-                mode=options.execution_mode or "job",
-                resilience_level=options.resilience_level,
-            )
-            if execution.kind == "fake":
-                sub_device(fake_backend(execution.name), options.num_qubits)
-            if execution.kind == "given" and device.backend is None:
+            Execution(options.backend, mode=options.execution_mode or "job", resilience_level=self.level)
+            check_device(options.backend, options.num_qubits)
+            if options.backend == "given" and device.backend is None:
                 raise InputError("backend 'given' is for a backend object: main(backend, arguments)")
-        elif options.execution_mode is not None:
-            raise InputError("execution_mode has no effect without a backend: leave it out")
+        else:
+            self._refuse_ineffective("without a backend", "execution_mode", "resilience_level")
+        if options.no_measured:
+            self._refuse_ineffective("with no_measured", "measured_models", "measured_devices")
+        if options.no_measured and options.backend is None:
+            self._refuse_ineffective("with no_measured and without a backend", "samples", "shots")
         for encoding in options.encodings:
             train = self._train(encoding, 0)
             _, split, _ = described(train, whole_path(options.data_dir))
             build(self.models[0], train, split)
+
+    def _check_words(self) -> None:
+        """Refuse lists that name one thing twice, in whatever words, or nothing where there must be something."""
+        options = self.options
+        for name in ("encodings", "models", "devices", "measured_devices"):
+            if getattr(options, name) == ():
+                raise InputError(f"{name} must name at least one, or be left out")
+        lists: dict[str, list[Any]] = {
+            "encodings": list(options.encodings),
+            "models": list(self.models),
+            "measured_models": list(self.measured_models or ()),
+            "trained_in": [_same(word) for word in self.trained_in or ()],
+            "devices": [_same(f"fake:{name}") for name in options.devices or ()],
+            "measured_devices": [_same(f"fake:{name}") for name in self.measured_devices],
+        }
+        for name, found in lists.items():
+            if len(set(found)) < len(found):
+                raise InputError(f"{name} must differ from each other, got {','.join(getattr(options, name))}")
+        spellings: dict[Noise, str] = {}
+        for word in self.noises:
+            if (other := spellings.setdefault(_same(word), word)) != word:
+                raise InputError(f"{other} and {word} are the same noise: write it in one way")
+
+    def _refuse_ineffective(self, when: str, *names: str) -> None:
+        for name in names:
+            if getattr(self.options, name) is not None:
+                raise InputError(f"{name} has no effect {when}: leave it out")
+
+
+def _same(word: str) -> Noise:
+    """The noise that a word names, its device by the name that it has itself."""
+    noise = Noise.parse(word)
+    return noise if noise.device is None else Noise("fake", device=str(fake_backend(noise.device).name))
 
 
 def _on_backend(study: Study, plan: _Plan, device: Device, places: Mapping[str, Any]) -> list[Row]:

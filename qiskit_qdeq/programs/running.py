@@ -15,7 +15,7 @@ from qiskit.providers import BackendV2
 from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
-from qiskit_qdeq.execution.devices import at_service
+from qiskit_qdeq.execution.devices import at_service, fake_backend, ibm_backend, sub_device
 from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.model import QDEQModel
@@ -115,6 +115,23 @@ def running(
         journal=journal,
         budget=options.budget,
     )
+
+
+def check_device(backend: str, num_qubits: int) -> None:
+    """Look for a device before hours are spent on what comes before it.
+
+    Args:
+        backend: such as "fake:torino" or "ibm:NAME"; others are no devices.
+        num_qubits: of the circuits.
+
+    Raises:
+        InputError: if there is none of this name or it is too small, or the account cannot be used.
+    """
+    kind, _, name = backend.partition(":")
+    if kind == "fake":
+        sub_device(fake_backend(name), num_qubits)
+    elif kind == "ibm" and (found := ibm_backend(name)).num_qubits < num_qubits:
+        raise InputError(f"num_qubits is {num_qubits}, but {name} has only {found.num_qubits}; take a larger device")
 
 
 def is_service(options: ExecutionArguments, device: Device) -> bool:

@@ -12,15 +12,17 @@ from functools import partial
 from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.presets import ENCODINGS
 from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
-from qiskit_qdeq.programs.running import addressed
+from qiskit_qdeq.programs.running import addressed, check_device
 from qiskit_qdeq.programs.study import Publish, StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.solving.figures import figures
+from qiskit_qdeq.studies.solving.places import Place
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, QUICK, Sizes, exact_tasks, perform, shot_tasks
 from qiskit_qdeq.studies.solving.report import markdown
 from qiskit_qdeq.studies.solving.rows import compact, rows_of
 from qiskit_qdeq.studies.solving.shot_tasks import Device
-from qiskit_qdeq.studies.tasks import Mapper
+from qiskit_qdeq.studies.tasks import Mapper, Task
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def main(
         "limit_train": options.limit_train,
     }
     exact, shots = exact_tasks(data, sizes), shot_tasks(data, sizes, device)
+    place = whole_path(options.data_dir)
+    _check(options, exact, place, device)
     with studying(options, mapper, publish) as study:
-        place = whole_path(options.data_dir)
         results = study.run(exact, partial(perform, data_dir=place, device=Device()), "exact")
         alone = None if device.is_local else map
         results += study.run(shots, partial(perform, data_dir=place, device=device), "shots", mapper=alone)
@@ -97,6 +100,18 @@ def command(words: Sequence[str] | None = None) -> int:
     )
     main(arguments=given(options, SolverArguments, words))
     return 0
+
+
+def _check(options: SolverArguments, tasks: Sequence[Task], data_dir: str | None, device: Device) -> None:
+    """Refuse data and a device that no task could use."""
+    for encoding in ENCODINGS:
+        train = next(task.arguments["train"] for task in tasks if task.arguments["train"]["encoding"] == encoding)
+        if not Place.of(train, data_dir).model.is_computable:
+            raise InputError(f"num_qubits={options.num_qubits} is too large to be computed: ask for fewer")
+    if isinstance(device.backend, str):
+        if device.backend == "given":
+            raise InputError("backend 'given' is for a backend object: main(backend, arguments)")
+        check_device(device.backend, options.num_qubits)
 
 
 def _sizes(options: SolverArguments) -> Sizes:

@@ -18,7 +18,7 @@ from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, option, parser, whole_path
 from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, split_of, training_of
-from qiskit_qdeq.programs.running import execution_of, refuse_without_circuits
+from qiskit_qdeq.programs.running import check_device, execution_of, refuse_without_circuits
 from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
@@ -117,6 +117,7 @@ def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) 
 def _check(runs: Sequence[Mapping[str, Any]], data_dir: str | None) -> None:
     """Refuse a combination that cannot be trained before the first one is."""
     splits: dict[str, DataSplit] = {}
+    devices: set[tuple[str, int]] = set()
     for arguments in runs:
         options = from_mapping(TrainArguments, {**arguments, **place(arguments, data_dir)})
         refuse_ineffective(options)
@@ -124,11 +125,14 @@ def _check(runs: Sequence[Mapping[str, Any]], data_dir: str | None) -> None:
             refuse_without_circuits(options)
         else:
             execution_of(options, options.seed)
+            devices.add((options.backend, options.num_qubits))
         data = repr((options.data, options.num_qubits, options.classes, normalization_of(options), options.limit))
         if data not in splits:
             splits[data] = split_of(options)
         model_of(options, splits[data]).build()
         training_of(options, splits[data])
+    for backend, num_qubits in sorted(devices):
+        check_device(backend, num_qubits)
 
 
 def _fixed(options: SweepArguments, backend: str | None, mode: str | None) -> dict[str, Any]:

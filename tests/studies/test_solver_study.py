@@ -385,6 +385,13 @@ def test_the_program_writes_all_tables_and_figures_and_goes_on_where_it_stopped(
         ("aer", "session", {}, "mode"),
         (None, None, {"seeds": 0}, "seeds must be >= 1"),
         (None, None, {"backend": "fake:"}, "backend must be"),
+        ("fake:atlantis", None, {}, "no fake backend"),
+        ("fake:yorktown", None, {"num_qubits": 6}, "yorktown has only 5"),
+        ("given", None, {}, "backend 'given' is for a backend object"),
+        (None, None, {"classes": (3, 77)}, "class 77 is not in the data set"),
+        (None, None, {"limit_train": 1}, "limit"),
+        (None, None, {"num_qubits": 1}, "num_qubits=1 must be 4"),
+        (None, None, {"data": "mnist", "data_dir": "nowhere"}, "does not exist"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path, backend, mode, arguments, message):

@@ -77,6 +77,8 @@ def test_quick_is_a_default_and_what_is_fixed_counts(tmp_path):
         ({"vary": ["shots=10,20"]}, "--shots cannot have an effect with --backend exact"),
         ({"vary": ["layers=1,2"]}, "--layers 2 has no effect on the equilibrium"),
         ({"vary": ["epochs=1"], "fixed": ["epochs=1"]}, "epochs is both fixed and varied"),
+        ({"vary": ["backend=exact,fake:atlantis"]}, "no fake backend 'atlantis'"),
+        ({"vary": ["backend=fake:torino,fake:yorktown"], "fixed": ["num_qubits=6"]}, "yorktown has only 5"),
         ({"vary": ["epochs=1"], "seeds": 0}, "seeds must be >= 1"),
         ({"vary": [f"epochs={','.join(map(str, range(1, 1000)))}"], "seeds": 101}, "100,899 runs, more than 100,000"),
     ],
