@@ -124,7 +124,7 @@ def main(
     values, device = addressed(backend, arguments, mode)
     options = from_mapping(NoiseArguments, values)
     plan = _Plan(options, device)
-    with studying(options, mapper, publish) as study:
+    with studying("noise", options, mapper, publish) as study:
         places: dict[str, Any] = {"folder": str(study.folder.absolute()), "data_dir": whole_path(options.data_dir)}
         exact, measured = plan.exact(), plan.measured()
         exact_results = study.run(exact, partial(exact_task, **places), "trained")

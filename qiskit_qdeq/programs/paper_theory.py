@@ -83,7 +83,7 @@ def main(
     options = from_mapping(TheoryArguments, {"check": "all", **({} if arguments is None else arguments)})
     _refuse_ineffective(options)
     names = list(CHECKS) if options.check == "all" else [options.check]
-    with studying(options, mapper, publish) as study:
+    with studying("theory", options, mapper, publish) as study:
         tasks = [Task(name, _question(name, options)) for name in names]
         work = partial(perform, data_dir=whole_path(options.data_dir))
         found = dict(zip(names, study.run(tasks, work, "checks"), strict=True))

@@ -74,7 +74,7 @@ def main(
     options = from_mapping(ReadoutArguments, {} if arguments is None else arguments)
     check_at_least_one(options, "samples", "seeds", "epochs")
     tasks = _tasks(options)
-    with studying(options, mapper, publish) as study:
+    with studying("readouts", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=whole_path(options.data_dir))
         rows = _rows(study.run(tasks, work))
         results = {

@@ -88,7 +88,7 @@ def main(
     _check_data(options.tables, data_dir)
     runs = [row.task(seed) for row in rows for seed in row.seeds(seeds)]
     profiles = {row.label: task for row in rows if (task := row.profile()) is not None and not options.no_times}
-    with studying(options, mapper, publish) as study:
+    with studying("reproduce", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)
         found = iter(study.run(runs, work, "training"))
         # one at a time: what is timed shares the machine with nothing, but for a trial of all columns

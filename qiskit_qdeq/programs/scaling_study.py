@@ -69,7 +69,7 @@ def main(
         )
     device, name = _device(backend, options.backend, given_too=backend is not None and "backend" in (arguments or {}))
     quick = options.quick
-    with studying(options, mapper, publish) as study:
+    with studying("scaling", options, mapper, publish) as study:
         timing = rows.timing_tasks(quick)
         measure = partial(timing_task, seconds=0.5 if quick else 2.0, memory_gib=options.memory)
         timed = rows.point_rows(timing, study.run(timing, measure, "time and memory", mapper=map), quick)

@@ -79,7 +79,7 @@ def main(
     exact, shots = exact_tasks(data, sizes), shot_tasks(data, sizes, device)
     place = whole_path(options.data_dir)
     _check(options, exact, place, device)
-    with studying(options, mapper, publish) as study:
+    with studying("solvers", options, mapper, publish) as study:
         results = study.run(exact, partial(perform, data_dir=place, device=Device()), "exact")
         alone = None if device.is_local else map
         results += study.run(shots, partial(perform, data_dir=place, device=device), "shots", mapper=alone)

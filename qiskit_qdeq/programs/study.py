@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from qiskit_qdeq.studies.tasks import Mapper, Outcome, Task, Work, run_tasks
 from qiskit_qdeq.training.state import versions
 from qiskit_qdeq.visualization import save_figures
 
+RESULTS = "results.json"
 Publish = Callable[[str], None]
 
 
@@ -47,12 +49,14 @@ class Study:
     """A study that is being made: runs its tasks and writes its files.
 
     Args:
+        name: of its command, which results.json keeps.
         folder: locked; tasks already done in it are not done again.
         mapper: spreads tasks.
         quiet: shows no progress bars and publishes nothing.
         publish: is given the table.
     """
 
+    name: str
     folder: Path
     mapper: Mapper
     quiet: bool
@@ -89,8 +93,8 @@ class Study:
         Returns:
             What results.json holds.
         """
-        found = {**results, "versions": versions(), "machine": machine()}
-        write_json(self.folder / "results.json", found)
+        found = {"study": self.name, **results, "versions": versions(), "machine": machine()}
+        write_json(self.folder / RESULTS, found)
         write_text(self.folder / "results.md", text)
         save_figures(self.folder, figures)
         if not self.quiet:
@@ -100,16 +104,18 @@ class Study:
 
 
 @contextlib.contextmanager
-def studying(options: StudyArguments, mapper: Mapper, publish: Publish) -> Iterator[Study]:
+def studying(name: str, options: StudyArguments, mapper: Mapper, publish: Publish) -> Iterator[Study]:
     """The study whose folder is `options.output`, made and locked.
 
     Args:
+        name: of the command.
         options: of the study.
         mapper: spreads the tasks, called like `map`; `map` itself: what `options.mapper` and `options.workers` say.
         publish: is given the table.
 
     Raises:
-        InputError: if the folder cannot be made or another process writes it, or the mapper is said twice.
+        InputError: if the folder cannot be made, holds results of something else, or another process writes it; if the
+            mapper is said twice.
         MissingDependencyError: if the extra `ray` is not installed.
     """
     spread = mapper if mapper is not map else _mapper_of(options)
@@ -118,7 +124,8 @@ def studying(options: StudyArguments, mapper: Mapper, publish: Publish) -> Itera
     folder = Path(options.output)
     make_folder(folder, exist_ok=True)
     with locked(folder):
-        yield Study(folder, spread, options.quiet, publish)
+        _refuse_foreign(folder, name)
+        yield Study(name, folder, spread, options.quiet, publish)
 
 
 def machine() -> dict[str, Any]:
@@ -141,6 +148,21 @@ def refuse_backend(name: str, backend: Any, mode: Any) -> None:
             raise InputError(
                 f"{what} has no effect on {name}, which computes on this machine: leave it out, got {value!r}"
             )
+
+
+def _refuse_foreign(folder: Path, name: str) -> None:
+    """Keep what another study, or anything else, has written."""
+    path = folder / RESULTS
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    other = found.get("study") if isinstance(found, dict) else None
+    if other != name:
+        whose = f"of the study {other!r}" if isinstance(other, str) else "of something else"
+        raise InputError(f"--output {folder} holds {RESULTS} {whose}, which {name} would replace: name another folder")
 
 
 def _mapper_of(options: StudyArguments) -> Mapper:

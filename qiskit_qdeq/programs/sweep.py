@@ -89,7 +89,7 @@ def main(
     ]
     data_dir = whole_path(options.data_dir)
     _check([task.arguments for task in tasks[:: options.seeds]], data_dir)
-    with studying(options, mapper, publish) as study:
+    with studying("sweep", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)
         found = study.run(tasks, work)
         rows = [

@@ -20,6 +20,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from qiskit_qdeq import __version__
 from qiskit_qdeq._files import write_json
 from qiskit_qdeq.exceptions import InputError, QDEQError, StudyError, warn_user
 
@@ -80,7 +81,8 @@ def run_tasks(
 ) -> list[dict[str, Any]]:
     """The records of all tasks, in their order; those whose files are in `folder` are not done again.
 
-    A record holds the task's `name`, `key` and `arguments`, the `result` that `work` returned, and `seconds`. A task that
+    A record holds the task's `name`, `key` and `arguments`, the `result` that `work` returned, `seconds`, and the package's
+    `version`: a warning says so where it is another one. A task that
     fails leaves no file and does not stop the others. Tasks lost with a worker that died are given out again.
 
     Args:
@@ -109,6 +111,7 @@ def run_tasks(
         if (record := _earlier(task, place)) is not None:
             records[task.name] = record
             tell(Outcome(task, record))
+    _warn_of_other_versions(records.values(), place)
     failed: dict[str, str] = {}
     for attempt in range(1, ATTEMPTS + 1):
         waiting = [task for task in tasks if task.name not in records and task.name not in failed]
@@ -177,6 +180,7 @@ def _perform(work: Work, place: Path, task: Task) -> Outcome:
         record = {
             "name": task.name,
             "key": task.key,
+            "version": __version__,
             "arguments": dict(task.arguments),
             "result": result,
             "seconds": round(time.perf_counter() - started, 3),
@@ -187,6 +191,15 @@ def _perform(work: Work, place: Path, task: Task) -> Outcome:
         where = "" if isinstance(error, InputError) else f" ({Path(last.filename).name}:{last.lineno})"
         return Outcome(task, error=f"{type(error).__name__}: {error}{where}")
     return Outcome(task, record)
+
+
+def _warn_of_other_versions(records: Iterable[Mapping[str, Any]], place: Path) -> None:
+    others = [str(record.get("version")) for record in records if record.get("version") != __version__]
+    if others:
+        warn_user(
+            f"{len(others)} tasks in {place} were done by version {', '.join(sorted(set(others)))} of qiskit-qdeq, this is "
+            f"{__version__}: delete them to do them again"
+        )
 
 
 def _keep(outcome: Outcome, place: Path) -> None:

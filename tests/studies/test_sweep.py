@@ -92,3 +92,11 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(arguments, m
 def test_a_backend_object_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"backend of a sweep must be a text .* got 3"):
         sweep.main(3, {"vary": ["epochs=1,2"], "output": tmp_path})
+
+
+@pytest.mark.parametrize("found", ['{"study": "noise"}', '{"rows": []}', "{", "[1]"])
+def test_results_of_something_else_are_not_replaced(found, tmp_path):
+    (tmp_path / "results.json").write_text(found, "utf-8")
+    with pytest.raises(InputError, match=r"holds results.json of .*, which sweep would replace: name another folder"):
+        sweep.main(None, {**SMALL, "vary": ["epochs=1,2"], "fixed": ["limit=24"], "output": tmp_path})
+    assert (tmp_path / "results.json").read_text("utf-8") == found

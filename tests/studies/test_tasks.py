@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import qiskit_qdeq
 from qiskit_qdeq.exceptions import InputError, StudyError
 from qiskit_qdeq.studies.processes import LocalProcesses
 from qiskit_qdeq.studies.tasks import Task, run_tasks
@@ -78,6 +79,16 @@ def test_a_damaged_record_is_done_again_with_a_warning(tmp_path, damage):
     with pytest.warns(UserWarning, match="done again"):
         assert results(run_tasks([task], square, tmp_path)) == [0]
     assert json.loads(path.read_text())["result"]["square"] == 0
+
+
+def test_records_of_another_version_are_used_with_a_warning(tmp_path):
+    run_tasks(squares(2), square, tmp_path)
+    path = sorted((tmp_path / "tasks").iterdir())[0]
+    record = json.loads(path.read_text("utf-8"))
+    assert record["version"] == qiskit_qdeq.__version__
+    path.write_text(json.dumps({**record, "version": "0.0.1"}), "utf-8")
+    with pytest.warns(UserWarning, match=r"1 tasks in .* by version 0.0.1 .*: delete them"):
+        assert results(run_tasks(squares(2), square, tmp_path)) == [0, 1]
 
 
 def test_processes_give_what_one_process_gives(tmp_path):
