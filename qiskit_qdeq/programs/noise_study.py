@@ -14,7 +14,16 @@ from typing import Any
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.devices import at_service, fake_backend
-from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.arguments import (
+    EXECUTION_MODES,
+    class_list,
+    comma_separated,
+    from_mapping,
+    given,
+    option,
+    parser,
+    whole_path,
+)
 from qiskit_qdeq.programs.running import Device, addressed, check_device
 from qiskit_qdeq.programs.study import Study, StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.noise.figures import figures
@@ -41,10 +50,6 @@ _EPOCHS, _QUICK_EPOCHS = 60, 20
 _IMAGES, _IMAGE_EPOCHS = {"limit": 1_000, "limit_train": 2_048}, 30
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
 @dataclass(frozen=True)
 class NoiseArguments(StudyArguments):
     """Options of `noise`."""
@@ -54,20 +59,20 @@ class NoiseArguments(StudyArguments):
     num_qubits: int = option(4, "qubits", type=int)
     classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
     preset: str = option("default", "models and training recipe", choices=("default", "paper"))
-    encodings: tuple[str, ...] = option(("amplitude",), "amplitude, angle, comma-separated", type=_words)
+    encodings: tuple[str, ...] = option(("amplitude",), "amplitude, angle, comma-separated", type=comma_separated)
     models: tuple[str, ...] | None = option(
         None,
         f"implicit, direct-L, stacked-L, stacked-L-free, comma-separated; default {','.join(MODELS)}",
-        type=_words,
+        type=comma_separated,
     )
     trained_in: tuple[str, ...] | None = option(
         None,
         "noises in which models are trained as well as without: depolarizing:RATE, damping:RATE, readout:RATE, fake:NAME, "
         "comma-separated; default depolarizing:0.02,damping:0.01,fake:manila",
-        type=_words,
+        type=comma_separated,
     )
     devices: tuple[str, ...] | None = option(
-        None, "fake devices, comma-separated; default torino,sherbrooke,manila,yorktown", type=_words
+        None, "fake devices, comma-separated; default torino,sherbrooke,manila,yorktown", type=comma_separated
     )
     epochs: int | None = option(None, "of every training; default 60, images 30", type=int)
     limit: int | None = option(None, "samples in each part; default all digits, 1,000 images", type=int)
@@ -76,10 +81,10 @@ class NoiseArguments(StudyArguments):
     measured_models: tuple[str, ...] | None = option(
         None,
         "models asked from shots too, trained without noise; default implicit,direct-1,stacked-2,stacked-5",
-        type=_words,
+        type=comma_separated,
     )
     measured_devices: tuple[str, ...] | None = option(
-        None, "fake devices of the part from shots; default torino,manila", type=_words
+        None, "fake devices of the part from shots; default torino,manila", type=comma_separated
     )
     samples: int | None = option(None, "test samples asked from shots; default 8, with --quick 2", type=int)
     shots: int | None = option(None, "per circuit; default 4096, with --quick 1024", type=int)
