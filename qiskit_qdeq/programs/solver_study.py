@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.presets import ENCODINGS
 from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
 from qiskit_qdeq.programs.running import addressed, check_device
 from qiskit_qdeq.programs.study import Publish, StudyArguments, check_at_least_one, studying
@@ -104,8 +103,8 @@ def command(words: Sequence[str] | None = None) -> int:
 
 def _check(options: SolverArguments, tasks: Sequence[Task], data_dir: str | None, device: Device) -> None:
     """Refuse data and a device that no task could use."""
-    for encoding in ENCODINGS:
-        train = next(task.arguments["train"] for task in tasks if task.arguments["train"]["encoding"] == encoding)
+    one_each = {task.arguments["train"]["encoding"]: task.arguments["train"] for task in tasks}
+    for train in one_each.values():
         if not Place.of(train, data_dir).model.is_computable:
             raise InputError(f"num_qubits={options.num_qubits} is too large to be computed: ask for fewer")
     if isinstance(device.backend, str):
