@@ -20,9 +20,13 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         OSError: naming the file, if it cannot be written.
         QDEQError: naming the value, if one is not finite, which JSON has no word for.
     """
-    if (place := _not_finite(values)) is not None:
-        raise QDEQError(f"{path} cannot be written: {place}, and JSON holds finite numbers only")
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(values, indent=2, allow_nan=False)
+    except ValueError:
+        if (place := _not_finite(values)) is None:
+            raise
+        raise QDEQError(f"{path} cannot be written: {place}, and JSON holds finite numbers only") from None
+    write_text(path, text + "\n")
 
 
 def _not_finite(values: Any, place: str = "") -> str | None:

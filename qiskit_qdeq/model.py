@@ -50,22 +50,14 @@ def nearest_injection(num_features: int, num_states: int, state_scale: float = 1
     return injection
 
 
-def check_size(num_qubits: int, num_features: int, num_states: int, *, amplitude: bool) -> None:
-    """Refuse circuits whose exact evaluation takes more memory than this package tries.
+def exact_gigabytes(num_qubits: float, num_features: float, num_states: float, *, amplitude: bool) -> float:
+    """Memory that exact evaluation takes, in 2^30 bytes.
 
     Amplitude encoding holds D columns of U(θ) and K² columns M_j V P_k, other encoders 1 + K columns per sample; factors
     are those of docs/scaling.md, where memory is measured.
-
-    Raises:
-        InputError: with the memory needed.
     """
     columns = num_states**2 + 2 * (num_features + num_states) if amplitude else 4 * _TRAINED * (1 + num_states)
-    gigabytes = 2.0 ** min(num_qubits, 500) * columns * 16 / 2**30
-    if gigabytes > _LARGEST_GIGABYTES:
-        raise InputError(
-            f"num_qubits {num_qubits} with {num_features} features needs about {gigabytes:.3g} GB for exact evaluation, "
-            f"more than the {_LARGEST_GIGABYTES} GB this package tries: use fewer qubits, or measure the circuits"
-        )
+    return 2.0 ** min(num_qubits, 500) * columns * 16 / 2**30
 
 
 class QDEQModel:
@@ -144,8 +136,11 @@ class QDEQModel:
             InputError: if the circuit is too large to be computed, and is not measured.
         """
         if self._evaluator is None:
-            self._check_size()
-        assert self._evaluator is not None
+            raise InputError(
+                f"num_qubits {self.template.num_qubits} with {self.template.num_features} features needs about "
+                f"{self._gigabytes:.3g} GB for exact evaluation, more than the {_LARGEST_GIGABYTES} GB this package tries: "
+                "use fewer qubits, or measure the circuits"
+            )
         return self._evaluator
 
     @evaluator.setter
@@ -155,16 +150,13 @@ class QDEQModel:
     @property
     def is_computable(self) -> bool:
         """Whether the circuit is small enough to be computed without a device."""
-        try:
-            self._check_size()
-        except InputError:
-            return False
-        return True
+        return self._gigabytes <= _LARGEST_GIGABYTES
 
-    def _check_size(self) -> None:
+    @property
+    def _gigabytes(self) -> float:
         template = self.template
         amplitude = isinstance(template.encoder, AmplitudeEncoder)
-        check_size(template.num_qubits, template.num_features, template.num_states, amplitude=amplitude)
+        return exact_gigabytes(template.num_qubits, template.num_features, template.num_states, amplitude=amplitude)
 
     def measured(
         self, estimator: Any, *, sampling: Sampling | None = None, seed: int = 0, **runner_options: Any

@@ -79,7 +79,7 @@ def main(
         return _dry_run(options, model, len(inputs), chosen, layers, publish, device)
     # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
     folder = path if path.is_dir() else path.parent
-    journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options, device) else None
+    journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options.backend, device) else None
     with (
         logged(options),
         ProgressBar(not options.quiet) as bar,

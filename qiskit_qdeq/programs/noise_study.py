@@ -13,7 +13,7 @@ from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
-from qiskit_qdeq.execution.devices import at_service, fake_backend
+from qiskit_qdeq.execution.devices import fake_backend
 from qiskit_qdeq.programs.arguments import (
     EXECUTION_MODES,
     class_list,
@@ -24,7 +24,7 @@ from qiskit_qdeq.programs.arguments import (
     parser,
     whole_path,
 )
-from qiskit_qdeq.programs.running import Device, addressed, check_device
+from qiskit_qdeq.programs.running import Device, addressed, check_device, is_service
 from qiskit_qdeq.programs.study import Study, StudyArguments, check_at_least_one, studying
 from qiskit_qdeq.studies.noise.figures import figures
 from qiskit_qdeq.studies.noise.models import MODELS, build, check_model
@@ -329,9 +329,8 @@ def _on_backend(study: Study, plan: _Plan, device: Device, places: Mapping[str, 
     if backend is None:
         return []
     name = backend.partition(":")[2] if device.backend is None else str(device.backend.name)
-    service = backend.startswith("ibm:") or (device.backend is not None and at_service(device.backend))
     # a study that dies fetches what it has paid for when it is begun again
-    journals = study.folder / "jobs" if service else None
+    journals = study.folder / "jobs" if is_service(backend, device) else None
     work = partial(measured_task, **places, backend=device.backend, session=device.session, journals=journals)
     tasks = plan.on_backend(backend, name)
     return measured_rows(_paired(tasks, study.run(tasks, work, name, mapper=map)))

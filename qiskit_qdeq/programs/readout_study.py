@@ -26,6 +26,7 @@ from qiskit_qdeq.programs.arguments import class_list, from_mapping, given, opti
 from qiskit_qdeq.programs.folder import CHECKPOINT
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
+from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.training_tasks import described, train_task
@@ -161,18 +162,15 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [*(name for name in rows[0]["mean"] if name != "exact"), "exact"]
-    lines = [
-        "| readout | features | " + " | ".join(_heading(name) for name in columns) + " |",
-        "|---|--:|" + "--:|" * len(columns),
-    ]
+    lines = []
     for row in rows:
         cells = [f"{100 * row['mean'][name]:.1f}" for name in columns]
         cells = [
             cell if row["std"][name] is None else f"{cell} ± {100 * row['std'][name]:.1f}"
             for cell, name in zip(cells, columns, strict=True)
         ]
-        lines.append(f"| `{row['readout']}` | {row['features']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"`{row['readout']}`", str(row["features"]), *cells])
+    return "\n".join(table(["readout", "features", *map(_heading, columns)], lines)) + "\n"
 
 
 def _heading(column: str) -> str:

@@ -134,9 +134,9 @@ def check_device(backend: str, num_qubits: int) -> None:
         raise InputError(f"num_qubits is {num_qubits}, but {name} has only {found.num_qubits}; take a larger device")
 
 
-def is_service(options: ExecutionArguments, device: Device) -> bool:
+def is_service(backend: str, device: Device) -> bool:
     """Whether circuits run at a service, where they cost money and outlive this process."""
-    return options.backend.startswith("ibm:") or (device.backend is not None and at_service(device.backend))
+    return backend.startswith("ibm:") or (device.backend is not None and at_service(device.backend))
 
 
 def described(

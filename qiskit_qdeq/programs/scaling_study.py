@@ -73,7 +73,8 @@ def main(
         timing = rows.timing_tasks(quick)
         measure = partial(timing_task, seconds=0.5 if quick else 2.0, memory_gib=options.memory)
         timed = rows.point_rows(timing, study.run(timing, measure, "time and memory", mapper=map), quick)
-        first = study.run(rows.first_use_tasks(quick), measure, "first use", mapper=map)
+        compiling = rows.first_use_tasks(quick)
+        first = study.run(compiling, measure, "first use", mapper=map)
         devices = rows.device_tasks(quick, name)
         # an object may not be one that other processes understand
         own = {} if device is None else {"mapper": map}
@@ -87,9 +88,7 @@ def main(
             "backend": name,
             "seed": options.seed,
             "timing": timed,
-            "first_use": [
-                {**task.arguments, **found} for task, found in zip(rows.first_use_tasks(quick), first, strict=True)
-            ],
+            "first_use": [{**task.arguments, **found} for task, found in zip(compiling, first, strict=True)],
             "device": computed,
             "formula": rows.formula_rows(computed),
             "growth": growth,

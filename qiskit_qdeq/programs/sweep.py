@@ -18,8 +18,9 @@ from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, option, parser, whole_path
 from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, split_of, training_of
-from qiskit_qdeq.programs.running import check_device, execution_of, refuse_without_circuits
+from qiskit_qdeq.programs.running import addressed, check_device, execution_of, refuse_without_circuits
 from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, studying
+from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.training_tasks import place, trained
@@ -140,16 +141,9 @@ def _fixed(options: SweepArguments, backend: str | None, mode: str | None) -> di
     for name, text in _pairs("fixed", options.fixed).items():
         fixed[name] = _value("fixed", name, text)
     for name, value in (("backend", backend), ("execution_mode", mode)):
-        if value is None:
-            continue
-        if not isinstance(value, str):
+        if not isinstance(value, str | None):
             raise InputError(f"{name} of a sweep must be a text such as 'fake:torino' or 'batch', got {value!r}")
-        if fixed.get(name) not in (None, value):
-            raise InputError(
-                f"{name} is {value!r} beside the arguments and {fixed[name]!r} among them: give one of them"
-            )
-        fixed[name] = value
-    return fixed
+    return addressed(backend, fixed, mode)[0]
 
 
 def _varied(options: SweepArguments) -> dict[str, list[Any]]:
@@ -220,7 +214,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(rows[0]["options"])
     measured = any(row["mean"].get("circuits") for row in rows)
     titles = ["test accuracy %", "valid %", "test loss", "not converged %", "ms a step", *(["circuits"] * measured)]
-    lines = [f"| {' | '.join([*names, *titles])} |", "|" + "---|" * len(names) + "--:|" * len(titles)]
+    lines = []
     for row in rows:
         mean, std = row["mean"], row["std"]["test_accuracy"]
         cells = [
@@ -231,8 +225,8 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{mean['ms_per_step']:.3g}",
             *([f"{mean['circuits']:,.0f}"] * measured),
         ]
-        lines.append(f"| {' | '.join([*map(str, row['options'].values()), *cells])} |")
-    return "\n".join(lines) + "\n"
+        lines.append([*map(str, row["options"].values()), *cells])
+    return "\n".join(table([*names, *titles], lines, len(names))) + "\n"
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -108,7 +108,7 @@ def main(
         if not options.resume:
             folder = stack.enter_context(new_run(options))
         bar = stack.enter_context(ProgressBar(not options.quiet))
-        journal = _journal(options, folder, earlier) if is_service(options, device) else None
+        journal = _journal(options, folder, earlier) if is_service(options.backend, device) else None
         executed = stack.enter_context(running(model, options, options.seed, journal, device))
         trainer = Trainer(
             executed,
@@ -119,7 +119,7 @@ def main(
             callbacks=[bar],
             checkpoint=folder / CHECKPOINT,
             # a step at a service takes seconds and costs money, its checkpoint milliseconds
-            checkpoint_every=options.checkpoint_every or int(is_service(options, device)),
+            checkpoint_every=options.checkpoint_every or int(is_service(options.backend, device)),
             initial_parameters=_initial(options, model),
             notes={
                 "data": _data_notes(options, split),

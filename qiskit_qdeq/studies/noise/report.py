@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.noise.noises import KINDS, NONE, Noise
 from qiskit_qdeq.studies.noise.tables import POINTS, Row, row_of
 
@@ -51,14 +52,14 @@ def _models(rows: Sequence[Row], models: Sequence[str]) -> str:
     header = ["model", "accuracy without noise (%)", "circuits a prediction"]
     header += [f"two-qubit gates (depth): {'all-to-all' if noise == plain else noise}" for noise in targets]
     header += ["two-qubit gates a prediction"]
-    table = []
+    lines = []
     for model in models:
         clean = _first(rows, model=model, trained_in=NONE, noise=NONE)
         line = [f"`{model}`", _percent(clean["accuracy"]), str(clean["circuits"])]
         found = [_first(rows, model=model, trained_in=NONE, noise=noise) for noise in targets]
         line += [f"{row['two_qubit_gates']} ({row['depth']})" for row in found]
-        table.append([*line, str(found[0]["gates_a_prediction"]) if found else ""])
-    return _section("Models, trained without noise", header, table)
+        lines.append([*line, str(found[0]["gates_a_prediction"]) if found else ""])
+    return _section("Models, trained without noise", header, lines)
 
 
 def _standing(standing: Sequence[Row], models: Sequence[str]) -> str:
@@ -66,7 +67,7 @@ def _standing(standing: Sequence[Row], models: Sequence[str]) -> str:
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in standing)]
     header = ["model", "trained in", "mitigation"]
     header += [f"{kind}, {lost} point{'s' * (lost > 1)}" for kind in kinds for lost in POINTS]
-    table = []
+    lines = []
     for trained_in in dict.fromkeys(row["trained_in"] for row in standing):
         for mitigation in ("", "zne"):
             for model in models:
@@ -74,8 +75,8 @@ def _standing(standing: Sequence[Row], models: Sequence[str]) -> str:
                 found = [row_of(standing, **same, kind=kind) for kind in kinds]
                 if any(found):
                     cells = [_strength(row, str(lost)) for row in found for lost in POINTS]
-                    table.append([f"`{model}`", trained_in, MITIGATIONS.get(mitigation, ""), *cells])
-    return _section("Noise that a model stands: strength from which on accuracy is 1 and 5 points lower", header, table)
+                    lines.append([f"`{model}`", trained_in, MITIGATIONS.get(mitigation, ""), *cells])
+    return _section("Noise that a model stands: strength from which on accuracy is 1 and 5 points lower", header, lines)
 
 
 def _strength(row: Row | None, lost: str) -> str:
@@ -91,14 +92,14 @@ def _curves(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
         words = sorted(dict.fromkeys(words), key=lambda word: Noise.parse(word).strength or 0.0)
         for column, mitigation, title in _CURVES:
             form: Callable[[Any], str] = _percent if column == "accuracy" else _plain
-            table = []
+            lines = []
             for model in models:
                 same = {"model": model, "trained_in": NONE, "mitigation": mitigation}
                 found = [row_of(rows, **same, noise=word) for word in words]
                 if any(found):
-                    table.append([f"`{model}`", *("" if row is None else form(row[column]) for row in found)])
+                    lines.append([f"`{model}`", *("" if row is None else form(row[column]) for row in found)])
             header = ["model", *(word.partition(":")[2] for word in words)]
-            parts.append(_section(f"{TITLES[kind].capitalize()}: {title}", header, table))
+            parts.append(_section(f"{TITLES[kind].capitalize()}: {title}", header, lines))
     return parts
 
 
@@ -177,7 +178,4 @@ def _seeds(count: int) -> str:
 def _section(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     if not lines:
         return ""
-    rule = "|---|" + "--:|" * (len(header) - 1)
-    return "\n".join(
-        [f"## {title}", "", f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]
-    )
+    return "\n".join([f"## {title}", "", *table(header, lines)])

@@ -1,7 +1,7 @@
 """Formulas fitted to what was measured, and what they say beyond it; their values are never mixed with measured ones.
 
     time of a step    t(n) = t0 + a n² 2^n          n² = gates × columns, both in proportion to n at fixed depth and D = 4 n
-    peak memory       m(n) = m0 + b 16 c(n) 2^n     c(n): columns that the package says it holds (`model.check_size`)
+    peak memory       m(n) = m0 + b 16 c(n) 2^n     c(n): columns that the package says it holds (`model.exact_gigabytes`)
     gradient          Var(n) = v b^-n
 
 The first two by least squares of relative deviations with coefficients >= 0, the last of ln Var, weighted by its error.
@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from qiskit_qdeq.model import exact_gigabytes
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Beyond the machine.
 BEYOND = (20, 30, 50, 100)
-_MIB = 2.0**20
-#: Samples whose columns are held together, as in `model.check_size`.
-_TRAINED = 64
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,8 @@ def work(n: float) -> float:
 
 
 def mebibytes(encoding: str) -> Callable[[float], float]:
-    """16 c(n) 2^n in MiB at D = 4 n, K = n: c = K² + 2 (D + K) columns for amplitudes, 4 · 64 (1 + K) for others."""
-
-    def of(n: float) -> float:
-        columns = n**2 + 10 * n if encoding == "amplitude" else 4 * _TRAINED * (1 + n)
-        return float(16 * columns * 2.0**n / _MIB)
-
-    return of
+    """What `exact_gigabytes` says at D = 4 n, K = n, in MiB."""
+    return lambda n: 2**10 * exact_gigabytes(n, 4 * n, n, amplitude=encoding == "amplitude")
 
 
 @dataclass(frozen=True)

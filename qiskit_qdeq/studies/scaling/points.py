@@ -24,7 +24,7 @@ from qiskit_qdeq.circuits import (
 from qiskit_qdeq.circuits.observables import correlators
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.model import QDEQModel, nearest_injection
+from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.training.config import TrainingConfig
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -74,11 +74,6 @@ class Point:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as tasks take them."""
         return dataclasses.asdict(self)
-
-    @property
-    def injection(self) -> Array:
-        """P (D, K)."""
-        return nearest_injection(self.num_features, self.num_states, STATE_SCALE)
 
     def template(self) -> CircuitTemplate:
         """Encoder, ansatz and observables; no state vector is made.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.scaling.circuits import EPOCH, SHOTS
 from qiskit_qdeq.studies.scaling.points import DEFAULT_QUBITS, SOLVER_STEPS
 
@@ -47,25 +48,29 @@ def _timing(rows: Sequence[Row]) -> Iterable[str]:
         *("encoding", "mode", "ms per step", "ms per prediction", "set-up s", "peak MiB"),
         *("solver steps", "not converged %"),
     )
+
+    def shown(row: Row) -> tuple[str, ...]:
+        solved = row["mode"] == "equilibrium"
+        return (
+            digits(row["ms_per_step"]),
+            digits(row["ms_per_prediction"]),
+            digits(row["setup_seconds"]),
+            number(row["peak_mib"]),
+            digits(row["solver_steps"]) if solved else "",
+            digits(100 * row["unconverged"]) if solved else "",
+        )
+
+    yield from _by_axis(rows, columns, shown)
+
+
+def _by_axis(rows: Sequence[Row], columns: Sequence[str], shown: Callable[[Row], Sequence[str]]) -> Iterable[str]:
+    """A table per axis; a row that was refused says why in the place of its figures."""
     for axis, members in groupby(rows, key=lambda row: row["axis"]):
-        yield from _heading((TITLES[axis], *columns))
+        lines = []
         for row in members:
-            cells = (str(row["value"]), row["encoding"], row["mode"])
-            if row["refused"]:
-                yield _line((*cells, f"no: {row['refused']}", *[""] * (len(columns) - 3)))
-                continue
-            yield _line(
-                (
-                    *cells,
-                    digits(row["ms_per_step"]),
-                    digits(row["ms_per_prediction"]),
-                    digits(row["setup_seconds"]),
-                    number(row["peak_mib"]),
-                    digits(row["solver_steps"]) if row["mode"] == "equilibrium" else "",
-                    digits(100 * row["unconverged"]) if row["mode"] == "equilibrium" else "",
-                )
-            )
-        yield ""
+            why = (f"no: {row['refused']}", *[""] * (len(columns) - 3))
+            lines.append((str(row["value"]), row["encoding"], row["mode"], *(why if row["refused"] else shown(row))))
+        yield from (*table((TITLES[axis], *columns), lines, 3), "")
 
 
 def _setting(rows: Sequence[Row], first: Sequence[Row]) -> Iterable[str]:
@@ -84,28 +89,21 @@ def _device(rows: Sequence[Row], backend: str) -> Iterable[str]:
         *("encoding", "mode", "weights", "parameters", "depth", "2-qubit gates", "depth there", "2-qubit gates there"),
         *("circuits per step", "shots per step", "circuits per sample", "QPU time per step", "QPU time per epoch"),
     )
-    for axis, members in groupby(rows, key=lambda row: row["axis"]):
-        yield from _heading((TITLES[axis], *columns))
-        for row in members:
-            cells = (str(row["value"]), row["encoding"], row["mode"])
-            if row["refused"]:
-                yield _line((*cells, f"no: {row['refused']}", *[""] * (len(columns) - 3)))
-                continue
-            sign = "" if row["exact"] else "≤ "
-            step, epoch = row["step"], row["epoch"]
-            gates = ("num_weights", "num_parameters", "depth", "two_qubit_gates", "isa_depth", "isa_two_qubit_gates")
-            yield _line(
-                (
-                    *cells,
-                    *(number(row[key]) for key in gates),
-                    sign + number(step["circuits"]),
-                    sign + number(step["shots"]),
-                    sign + number(row["prediction"]),
-                    sign + duration(step["qpu_seconds"]),
-                    sign + duration(epoch["qpu_seconds"]),
-                )
-            )
-        yield ""
+
+    def shown(row: Row) -> tuple[str, ...]:
+        sign = "" if row["exact"] else "≤ "
+        step, epoch = row["step"], row["epoch"]
+        gates = ("num_weights", "num_parameters", "depth", "two_qubit_gates", "isa_depth", "isa_two_qubit_gates")
+        return (
+            *(number(row[key]) for key in gates),
+            sign + number(step["circuits"]),
+            sign + number(step["shots"]),
+            sign + number(row["prediction"]),
+            sign + duration(step["qpu_seconds"]),
+            sign + duration(epoch["qpu_seconds"]),
+        )
+
+    yield from _by_axis(rows, columns, shown)
     yield from (
         f"{SHOTS:,} shots a circuit, an epoch of {EPOCH:,} samples, every weight shifted; amplitudes by `probe`, angles by "
         f"Broyden's method of at most {SOLVER_STEPS} steps (≤). Circuits by formula, which equals every count above:",
@@ -129,7 +127,7 @@ def _beyond(growths: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
         "",
     )
     names = ("encoding", "mode", "measured to", "t0 (ms)", "a (ms)", "error %", "m0 (MiB)", "b", "error %")
-    yield from _heading(names, texts=2)
+    lines = []
     for row in growths:
         cells = [row["encoding"], row["mode"], f"{row['measured_to'] or ''}"]
         for name in ("ms_per_step", "peak_mib"):
@@ -137,14 +135,15 @@ def _beyond(growths: Sequence[Row], rows: Sequence[Row]) -> Iterable[str]:
             cells += (
                 [""] * 3 if fit is None else [_short(fit["constant"]), _short(fit["factor"]), _percent(fit["error"])]
             )
-        yield _line(cells)
-    yield ""
-    yield from _heading(("encoding", "mode", "qubits", "time per step, extrapolated", "memory, extrapolated"), texts=2)
+        lines.append(cells)
+    yield from (*table(names, lines, 2), "")
+    lines = []
     for row in rows:
         time, memory = row["ms_per_step"], row["peak_mib"]
         shown = ("" if time is None else duration(time / 1e3), "" if memory is None else size(memory))
-        yield _line((row["encoding"], row["mode"], str(row["num_qubits"]), *shown))
-    yield ""
+        lines.append([row["encoding"], row["mode"], str(row["num_qubits"]), *shown])
+    beyond = ("encoding", "mode", "qubits", "time per step, extrapolated", "memory, extrapolated")
+    yield from (*table(beyond, lines, 2), "")
 
 
 def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
@@ -166,7 +165,7 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
         "χ²",
         "χ² power",
     )
-    yield from _heading(names, texts=2)
+    lines: list[tuple[str, ...]] = []
     for family, members in groupby(decays, key=_family):
         cells: dict[str, dict[str, Row]] = {}
         for row in members:
@@ -176,7 +175,8 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
                 shown = [_decay(methods[method]["decay"]) for method in ("equilibrium", "direct-1", "direct-4")]
                 fit = methods["equilibrium"]["decay"]
                 chi = ("", "") if fit is None else (digits(fit["chi"]), digits(fit["chi_power"]))
-                yield _line((family, quantity, *shown, _decay(methods["equilibrium"]["relative"]), *chi))
+                lines.append((family, quantity, *shown, _decay(methods["equilibrium"]["relative"]), *chi))
+    yield from table(names, lines, 2)
     yield from (
         "",
         "`χ²` per degree of freedom of the equilibrium's fit, and of a power law n^-p to the same variances: near 1 is a "
@@ -184,18 +184,19 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
         "",
     )
     columns = ("circuit", "qubits", "draws", "local", "global", "loss", "radius of J", "‖(1-J)⁻¹‖", "not converged %")
-    yield from _heading(columns, texts=1)
+    lines = []
     for _, group in groupby(rows, key=lambda row: (_family(row), row["num_qubits"])):
         found = {row["quantity"]: row for row in group if row["method"] == "equilibrium"}
         row = found["local"]
         draws = f"{row['draws']}" + (f" × {row['circuits']} circuits" if row["circuits"] > 1 else "")
-        yield _line(
+        lines.append(
             (
                 *(_family(row), str(row["num_qubits"]), draws),
                 *(_shown(found[quantity]) for quantity in ("local", "global", "loss")),
                 *(f"{row['radius']:.3f}", f"{row['gain']:.3f}", digits(100 * row["unconverged"])),
             )
         )
+    yield from table(columns, lines)
 
 
 def _family(row: Row) -> str:
@@ -216,14 +217,6 @@ def _shown(row: Row) -> str:
     which = "mean" if row["quantity"] == "loss" or row["ansatz"] != "hardware_efficient" else "weight"
     ratio = f"{row[f'{which}_ratio']:.2f} ± {row[f'{which}_ratio_error']:.2f}"
     return f"{row[which]:.2e} ± {row[f'{which}_error']:.0e} ({ratio})"
-
-
-def _heading(names: Sequence[str], texts: int = 3) -> list[str]:
-    return [_line(names), "|" + "---|" * texts + "--:|" * (len(names) - texts)]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def number(value: float | None) -> str:
