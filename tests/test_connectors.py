@@ -17,6 +17,7 @@ from sklearn.datasets import load_iris
 from qiskit_qdeq import QDEQModel, Sampling, model_config, solve, solver
 from qiskit_qdeq.exceptions import InputError, MissingExtraError
 from qiskit_qdeq.execution.noisy_estimator import DensityMatrixEstimator
+from qiskit_qdeq.execution.seeding import SeededEstimator
 from qiskit_qdeq.gradient import Backward
 
 NEWTON = solver("newton", tol=1e-13)
@@ -276,7 +277,7 @@ class TestMeasured:
         exact = model_of("amplitude")
         x, weights = sample(exact, 2)
         wanted = connectors.EquilibriumQNN(exact, solver=NEWTON, input_gradients=True).backward(x, weights)
-        estimator = EstimatorV2(options={"backend_options": {"seed_simulator": 1}, "run_options": {"seed": 1}})
+        estimator = SeededEstimator(EstimatorV2(), 1)
         model = exact.measured(estimator, sampling=Sampling(forward=40_000))
         found = connectors.EquilibriumQNN(model, input_gradients=True).backward(x, weights)
         for one, other in zip(found, wanted, strict=True):

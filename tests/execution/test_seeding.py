@@ -12,7 +12,7 @@ from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.runner import CircuitRunner, Request
 from qiskit_qdeq.execution.seeding import SeededEstimator, has_frozen_noise
 
-ROWS = np.full((3, 1), 1.2)
+ROWS = np.full((6, 1), 1.2)
 
 FROZEN = {
     "statevector": lambda: StatevectorEstimator(default_precision=0.05, seed=7),
