@@ -103,7 +103,7 @@ def test_a_device_is_only_asked_what_it_is(nothing_runs, monkeypatch):
     [
         ({}, "--dry-run cannot have an effect with --backend exact, which runs no circuits"),
         ({"backend": "fake:torino", "max_time": 60}, "max_time has no effect"),
-        ({"backend": "aer", "execution_mode": "batch"}, "mode have no effect"),
+        ({"backend": "aer", "execution_mode": "batch"}, "mode has no effect"),
         ({"backend": "aer", "solver": "scipy:hybr"}, "cannot be predicted"),
         ({"backend": "aer", "resume": True, "output": "nowhere"}, "no run to resume"),
     ],

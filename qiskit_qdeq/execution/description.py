@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -103,16 +103,23 @@ class Execution:
         }
         changed = [name for name, is_set in runtime.items() if is_set]
         if changed and self.kind in ("exact", "statevector", "aer"):
-            raise InputError(
-                f"{', '.join(changed)} have no effect with backend={self.backend!r}; use 'fake:<name>' or 'ibm:<name>'"
-            )
+            raise InputError(f"{ineffective(changed)} with backend={self.backend!r}; use 'fake:<name>' or 'ibm:<name>'")
         if changed and self.kind == "fake" and self.resilience_level is None:
             raise InputError(
-                f"{', '.join(changed)} have no effect with backend={self.backend!r} unless resilience_level (0, 1 or 2) "
+                f"{ineffective(changed)} with backend={self.backend!r} unless resilience_level (0, 1 or 2) "
                 "turns the Runtime estimator on"
             )
         if self.max_time is not None and self.kind == "fake":
             raise InputError(f"max_time has no effect with backend={self.backend!r}; leave it out")
+
+
+def ineffective(names: Sequence[str]) -> str:
+    """The beginning of a refusal.
+
+    >>> ineffective(["mode"]), ineffective(["mode", "options"])
+    ('mode has no effect', 'mode, options have no effect')
+    """
+    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect"
 
 
 def _check_sampling(execution: Execution) -> None:

@@ -16,7 +16,7 @@ from qiskit.transpiler import PassManager, generate_preset_pass_manager
 from qiskit_qdeq.circuits._checks import check_count
 from qiskit_qdeq.exceptions import InputError, warn_user
 from qiskit_qdeq.execution.account import Account, Budget
-from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.description import Execution, ineffective
 from qiskit_qdeq.execution.devices import SubDevice, fake_backend, ibm_backend, sub_device
 from qiskit_qdeq.execution.durable import DurableEstimator
 from qiskit_qdeq.execution.events import Announcer
@@ -280,7 +280,7 @@ def _refuse_runtime_fields(execution: Execution, what: str) -> None:
     fresh = Execution(backend="given")
     names = [name for name in ("mode", "options", "max_time") if getattr(execution, name) != getattr(fresh, name)]
     if names:
-        raise InputError(f"{', '.join(names)} have no effect with {what}; leave them out")
+        raise InputError(f"{ineffective(names)} with {what}; leave {'it' if len(names) == 1 else 'them'} out")
 
 
 def _refuse_unbindable(simulator: Any) -> None:

@@ -16,16 +16,14 @@ from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.devices import fake_backend
 from qiskit_qdeq.programs.arguments import (
     EXECUTION_MODES,
-    class_list,
     comma_separated,
     from_mapping,
     given,
     option,
     parser,
-    whole_path,
 )
 from qiskit_qdeq.programs.running import Device, addressed, check_device, is_service
-from qiskit_qdeq.programs.study import Study, StudyArguments, check_at_least_one, studying
+from qiskit_qdeq.programs.study import DataStudyArguments, Study, check_at_least_one, data_folder, studying
 from qiskit_qdeq.studies.noise.figures import figures
 from qiskit_qdeq.studies.noise.models import MODELS, build, check_model
 from qiskit_qdeq.studies.noise.noises import NONE, Noise
@@ -51,13 +49,9 @@ _IMAGES, _IMAGE_EPOCHS = {"limit": 1_000, "limit_train": 2_048}, 30
 
 
 @dataclass(frozen=True)
-class NoiseArguments(StudyArguments):
+class NoiseArguments(DataStudyArguments):
     """Options of `noise`."""
 
-    data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
-    data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
-    num_qubits: int = option(4, "qubits", type=int)
-    classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
     preset: str = option("default", "models and training recipe", choices=("default", "paper"))
     encodings: tuple[str, ...] = option(("amplitude",), "amplitude, angle, comma-separated", type=comma_separated)
     models: tuple[str, ...] | None = option(
@@ -130,7 +124,7 @@ def main(
     options = from_mapping(NoiseArguments, values)
     plan = _Plan(options, device)
     with studying("noise", options, mapper, publish) as study:
-        places: dict[str, Any] = {"folder": str(study.folder.absolute()), "data_dir": whole_path(options.data_dir)}
+        places: dict[str, Any] = {"folder": str(study.folder.absolute()), "data_dir": plan.data_dir}
         exact, measured = plan.exact(), plan.measured()
         exact_results = study.run(exact, partial(exact_task, **places), "trained")
         measured_results = study.run(measured, partial(measured_task, **places), "from shots") if measured else []
@@ -169,6 +163,7 @@ class _Plan:
             raise InputError(f"num_qubits must be at most {_MOST_QUBITS}, got {options.num_qubits}")
         quick = options.quick
         self.options = options
+        self.data_dir = data_folder(options.data_dir, [options.data])
         self.models = options.models or (_QUICK_MODELS if quick else MODELS)
         self.trained_in = options.trained_in
         if self.trained_in is None:
@@ -286,7 +281,7 @@ class _Plan:
             self._refuse_ineffective("with no_measured and without a backend", "samples", "shots")
         for encoding in options.encodings:
             train = self._train(encoding, 0)
-            _, split, _ = described(train, whole_path(options.data_dir))
+            _, split, _ = described(train, self.data_dir)
             build(self.models[0], train, split)
 
     def _check_words(self) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser, whole_path
-from qiskit_qdeq.programs.study import StudyArguments, refuse_backend, studying
+from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
+from qiskit_qdeq.programs.study import StudyArguments, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.theory import contraction, existence, gradients, overlap, solvers, synthetic
 from qiskit_qdeq.studies.theory.finding import Finding, Setting
@@ -82,10 +82,11 @@ def main(
     refuse_backend("theory", backend, mode)
     options = from_mapping(TheoryArguments, {"check": "all", **({} if arguments is None else arguments)})
     _refuse_ineffective(options)
+    data_dir = data_folder(options.data_dir, [options.data or "digits"])
     names = list(CHECKS) if options.check == "all" else [options.check]
     with studying("theory", options, mapper, publish) as study:
         tasks = [Task(name, _question(name, options)) for name in names]
-        work = partial(perform, data_dir=whole_path(options.data_dir))
+        work = partial(perform, data_dir=data_dir)
         found = dict(zip(names, study.run(tasks, work, "checks"), strict=True))
         for name, result in found.items():
             _write(study.folder, name, result)
@@ -134,10 +135,6 @@ def _refuse_ineffective(options: TheoryArguments) -> None:
                 raise InputError(
                     f"--{name.replace('_', '-')} has no effect on {options.check}, which draws its own inputs: leave it out"
                 )
-    if options.data_dir is not None and options.data in (None, "digits"):
-        raise InputError(
-            "--data-dir has no effect on digits, which come with scikit-learn: add --data mnist, or leave it out"
-        )
 
 
 def _write(folder: Path, name: str, found: Mapping[str, Any]) -> None:

@@ -22,10 +22,10 @@ from qiskit_qdeq.equilibrium.solvers import solver
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.inference import evaluate
-from qiskit_qdeq.programs.arguments import class_list, from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
 from qiskit_qdeq.programs.folder import CHECKPOINT
 from qiskit_qdeq.programs.stored import load_model
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
+from qiskit_qdeq.programs.study import DataStudyArguments, check_at_least_one, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
@@ -37,13 +37,9 @@ SHOTS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 
 @dataclass(frozen=True)
-class ReadoutArguments(StudyArguments):
+class ReadoutArguments(DataStudyArguments):
     """Options of `readouts`."""
 
-    data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
-    data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
-    num_qubits: int = option(4, "qubits", type=int)
-    classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
     epochs: int | None = option(None, "of training; default: the default preset's", type=int)
     samples: int = option(1_000, "test samples evaluated from shots, each class with its share", type=int)
     seeds: int = option(3, "runs per readout, seeds 0, 1, ...", type=int)
@@ -74,9 +70,9 @@ def main(
     refuse_backend("readouts", backend, mode)
     options = from_mapping(ReadoutArguments, {} if arguments is None else arguments)
     check_at_least_one(options, "samples", "seeds", "epochs")
-    tasks = _tasks(options)
+    tasks, data_dir = _tasks(options), data_folder(options.data_dir, [options.data])
     with studying("readouts", options, mapper, publish) as study:
-        work = partial(perform, folder=str(study.folder), data_dir=whole_path(options.data_dir))
+        work = partial(perform, folder=str(study.folder), data_dir=data_dir)
         rows = _rows(study.run(tasks, work))
         results = {
             "rows": rows,

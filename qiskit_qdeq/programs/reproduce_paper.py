@@ -15,8 +15,8 @@ from typing import Any
 
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser, whole_path
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
+from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
 from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of
@@ -84,7 +84,7 @@ def main(
     if not rows:
         raise InputError(f"groups {list(options.groups)} and encodings {list(options.encodings)} leave no row")
     skipped = skipped if any(TABLES[name].baselines for name in options.tables) and "baseline" in scale.groups else []
-    data_dir = whole_path(options.data_dir)
+    data_dir = data_folder(options.data_dir, [TABLES[name].data for name in options.tables])
     _check_data(options.tables, data_dir)
     runs = [row.task(seed) for row in rows for seed in row.seeds(seeds)]
     profiles = {row.label: task for row in rows if (task := row.profile()) is not None and not options.no_times}

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import EXECUTION_MODES, class_list, from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.arguments import EXECUTION_MODES, from_mapping, given, option, parser
 from qiskit_qdeq.programs.running import addressed, check_device
-from qiskit_qdeq.programs.study import Publish, StudyArguments, check_at_least_one, studying
+from qiskit_qdeq.programs.study import DataStudyArguments, Publish, check_at_least_one, data_folder, studying
 from qiskit_qdeq.studies.solving.figures import figures
 from qiskit_qdeq.studies.solving.places import Place
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, QUICK, Sizes, exact_tasks, perform, shot_tasks
@@ -25,13 +25,9 @@ from qiskit_qdeq.studies.tasks import Mapper, Task
 
 
 @dataclass(frozen=True)
-class SolverArguments(StudyArguments):
+class SolverArguments(DataStudyArguments):
     """Options of `solvers`."""
 
-    data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
-    data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
-    num_qubits: int = option(4, "qubits", type=int)
-    classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
     limit_train: int | None = option(None, "keep at most this many training samples", type=int)
     epochs: int | None = option(None, "of exact trainings; default 8, 2 with --quick", type=int)
     seeds: int | None = option(None, "runs of everything, seeds 0, 1, ...; default 3, 2 with --quick", type=int)
@@ -76,7 +72,7 @@ def main(
         "limit_train": options.limit_train,
     }
     exact, shots = exact_tasks(data, sizes), shot_tasks(data, sizes, device)
-    place = whole_path(options.data_dir)
+    place = data_folder(options.data_dir, [options.data])
     _check(options, exact, place, device)
     with studying("solvers", options, mapper, publish) as study:
         results = study.run(exact, partial(perform, data_dir=place, device=Device()), "exact")

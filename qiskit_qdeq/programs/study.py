@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import option
+from qiskit_qdeq.programs.arguments import class_list, option, whole_path
 from qiskit_qdeq.programs.folder import locked, make_folder
 from qiskit_qdeq.studies.processes import LocalProcesses
 from qiskit_qdeq.studies.ray_cluster import RayCluster
@@ -42,6 +42,16 @@ class StudyArguments:
     workers: int = option(0, "tasks at a time, 0: one per processor", type=int)
     output: str = option("study", "folder of the study; the same folder again goes on where it stopped")
     quiet: bool = option(False, "print nothing but errors")
+
+
+@dataclass(frozen=True)
+class DataStudyArguments(StudyArguments):
+    """Options of a study of models of one data set."""
+
+    data: str = option("digits", "data set", choices=("digits", "mnist", "fashion_mnist", "cifar10"))
+    data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
+    num_qubits: int = option(4, "qubits", type=int)
+    classes: tuple[int, ...] | None = option(None, "labels to keep, e.g. 0,3,6,9 or all", type=class_list)
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,20 @@ def studying(name: str, options: StudyArguments, mapper: Mapper, publish: Publis
     with locked(folder):
         _refuse_foreign(folder, name)
         yield Study(name, folder, spread, options.quiet, publish)
+
+
+def data_folder(data_dir: str | None, data: Collection[str]) -> str | None:
+    """The whole path of `data_dir`, where the files of these data sets are.
+
+    Raises:
+        InputError: if none of them has files.
+    """
+    if data_dir is not None and set(data) == {"digits"}:
+        raise InputError(
+            "--data-dir has no effect on digits, which come with scikit-learn: ask for other data, such as mnist, or leave "
+            "it out"
+        )
+    return whole_path(data_dir)
 
 
 def machine() -> dict[str, Any]:

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, option, parser, whole_path
+from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, option, parser
 from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, split_of, training_of
 from qiskit_qdeq.programs.running import addressed, check_device, execution_of, refuse_without_circuits
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, studying
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, data_folder, studying
 from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
@@ -88,7 +88,7 @@ def main(
         for chosen in combinations
         for seed in range(options.seeds)
     ]
-    data_dir = whole_path(options.data_dir)
+    data_dir = data_folder(options.data_dir, {task.arguments.get("data", "digits") for task in tasks})
     _check([task.arguments for task in tasks[:: options.seeds]], data_dir)
     with studying("sweep", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)

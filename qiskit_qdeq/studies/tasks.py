@@ -14,6 +14,7 @@ import json
 import re
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from typing import Any
 from qiskit_qdeq import __version__
 from qiskit_qdeq._files import write_json
 from qiskit_qdeq.exceptions import InputError, QDEQError, StudyError, warn_user
+from qiskit_qdeq.execution.redaction import redact
 
 Work = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Mapper = Callable[[Callable[["Task"], "Outcome"], Sequence["Task"]], Iterable["Outcome"]]
@@ -98,35 +100,37 @@ def run_tasks(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with how many are done.
     """
     tasks = list(tasks)
-    names = [task.name for task in tasks]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise InputError(f"tasks must have different names, got {twice[0]!r} more than once")
-    if not callable(mapper):
-        raise InputError(f"mapper must be called like map: mapper(function, tasks); got {mapper!r}")
+    _check(tasks, mapper)
     place = Path(folder) / "tasks"
     tell = tell or (lambda outcome: None)
     records: dict[str, dict[str, Any]] = {}
-    for task in tasks:
-        if (record := _earlier(task, place)) is not None:
-            records[task.name] = record
-            tell(Outcome(task, record))
-    _warn_of_other_versions(records.values(), place)
     failed: dict[str, str] = {}
+
+    def note(outcome: Outcome) -> None:
+        if outcome.record is None:
+            failed[outcome.task.name] = outcome.error
+        else:
+            records[outcome.task.name] = outcome.record
+        tell(outcome)
+
+    def waiting() -> list[Task]:
+        return [task for task in tasks if task.name not in records and task.name not in failed]
+
+    def note_earlier() -> None:
+        for task in waiting():
+            if (record := _earlier(task, place)) is not None:
+                note(Outcome(task, record))
+
+    note_earlier()
+    _warn_of_other_versions(records.values(), place)
     for attempt in range(1, ATTEMPTS + 1):
-        waiting = [task for task in tasks if task.name not in records and task.name not in failed]
-        if not waiting:
+        if not (left := waiting()):
             break
         try:
-            for outcome in _outcomes(mapper(partial(_perform, work, place), waiting)):
-                if outcome.task.name in records or outcome.task.name in failed:
-                    continue
-                if outcome.record is None:
-                    failed[outcome.task.name] = outcome.error
-                else:
-                    records[outcome.task.name] = outcome.record
+            for outcome in _outcomes(mapper(partial(_perform, work, place), left)):
+                if outcome.task.name not in records and outcome.task.name not in failed:
                     _keep(outcome, place)
-                tell(outcome)
+                    note(outcome)
         except KeyboardInterrupt as stop:
             raise type(stop)(
                 f"{len(records)} of {len(tasks)} tasks are done and kept: the same command goes on"
@@ -135,29 +139,34 @@ def run_tasks(
             raise
         except Exception as error:
             # a worker died, and what it worked on with it
-            for task in waiting:
-                if task.name not in records and (record := _earlier(task, place)) is not None:
-                    records[task.name] = record
-                    tell(Outcome(task, record))
+            note_earlier()
             if attempt == ATTEMPTS:
                 raise StudyError(
                     f"workers died {ATTEMPTS} times ({type(error).__name__}: {error}); {len(records)} of {len(tasks)} tasks "
                     "are done and kept: run the same command again, with fewer workers if memory is short"
                 ) from error
-    lost = [task.name for task in tasks if task.name not in records and task.name not in failed]
-    if lost:
+    if lost := waiting():
         raise StudyError(
-            f"the mapper gave no outcome of {len(lost)} of {len(tasks)} tasks, such as {lost[0]!r}, {ATTEMPTS} times; the "
-            "others are kept: it must give one of every task, in any order"
+            f"the mapper gave no outcome of {len(lost)} of {len(tasks)} tasks, such as {lost[0].name!r}, {ATTEMPTS} times; "
+            "the others are kept: it must give one of every task, in any order"
         )
     if failed:
         shown = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_SHOWN])
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise StudyError(
-            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {shown}{more}. Run the same command again to "
-            "do only these"
+            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {shown}{more}. The same command again does "
+            "only these"
         )
     return [records[task.name] for task in tasks]
+
+
+def _check(tasks: Sequence[Task], mapper: Mapper) -> None:
+    """Refuse names that are not unique, and what is no mapper."""
+    names = Counter(task.name for task in tasks)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise InputError(f"tasks must have different names, got {twice[0]!r} more than once")
+    if not callable(mapper):
+        raise InputError(f"mapper must be called like map: mapper(function, tasks); got {mapper!r}")
 
 
 def _outcomes(given: Any) -> Iterator[Outcome]:
@@ -189,7 +198,9 @@ def _perform(work: Work, place: Path, task: Task) -> Outcome:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, InputError) else f" ({Path(last.filename).name}:{last.lineno})"
-        return Outcome(task, error=f"{type(error).__name__}: {error}{where}")
+        # our own errors hold no credentials, and name folders that look like them
+        text = str(error) if isinstance(error, QDEQError) else redact(error)
+        return Outcome(task, error=f"{type(error).__name__}: {text}{where}")
     return Outcome(task, record)
 
 

@@ -346,6 +346,7 @@ class TestProgram:
             ({"encodings": ("phase",)}, "encoding"),
             ({"num_qubits": 9}, "num_qubits must be at most 8"),
             ({"seeds": 0}, "seeds must be >= 1"),
+            ({"data_dir": "nowhere"}, "--data-dir has no effect on digits"),
             ({"shots": 0}, "shots must be >= 1"),
             ({"backend": "aer"}, "backend must be fake:NAME"),
             ({"backend": "given"}, "backend object"),

@@ -392,6 +392,7 @@ def test_the_program_writes_all_tables_and_figures_and_goes_on_where_it_stopped(
         (None, None, {"limit_train": 1}, "limit"),
         (None, None, {"num_qubits": 1}, "num_qubits=1 must be 4"),
         (None, None, {"data": "mnist", "data_dir": "nowhere"}, "does not exist"),
+        (None, None, {"data_dir": "nowhere"}, "--data-dir has no effect on digits"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path, backend, mode, arguments, message):

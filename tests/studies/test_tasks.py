@@ -34,6 +34,10 @@ def dies_once(arguments):
     return square(arguments)
 
 
+def reveal(arguments):
+    raise KeyError(f"key {arguments['key']}")
+
+
 def squares(count, **more):
     return [Task(f"square of {x}", {"x": x, **more}) for x in range(count)]
 
@@ -68,6 +72,13 @@ def test_a_task_that_fails_stops_no_other_and_is_done_again(tmp_path):
     with pytest.raises(StudyError, match=r"1 of 4 tasks failed.*bad: ValueError: no square of this"):
         run_tasks(tasks, square, tmp_path)
     assert len(list((tmp_path / "tasks").iterdir())) == 3
+
+
+def test_an_error_of_somebody_else_s_is_shown_without_credentials(tmp_path):
+    secret = "abcdefghijklmnopqrstuvwxyz0123456789"
+    with pytest.raises(StudyError, match=r"KeyError: 'key \*\*\*'") as caught:
+        run_tasks([Task("one", {"key": secret})], reveal, tmp_path)
+    assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": "other", "result": {}}', '{"result": 3}'])

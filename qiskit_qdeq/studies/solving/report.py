@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
+from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.solving.cells import SOLVERS, Cell
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, REFERENCE, WEIGHTS
 from qiskit_qdeq.studies.solving.rows import Row, cheapest, chosen, models, pooled_std, start_effects
-from qiskit_qdeq.studies.solving.tables import named, number, of, one, percent, table, tolerance
+from qiskit_qdeq.studies.solving.tables import named, number, of, one, percent, tolerance
 from qiskit_qdeq.training.config import STARTS
 
 Rows = Mapping[str, Sequence[Row]]
@@ -75,7 +76,7 @@ def _summary(rows: Sequence[Row], seeds: int) -> str:
             "over the trainings of the model): the cheapest in circuits of a training step as a device would run them, and "
             "in milliseconds of a step of one minibatch on a simulator. Among many hundreds the best is partly luck.",
             "",
-            table(columns, lines, 1),
+            *table(columns, lines, 1),
             "",
             "Starts, over all trainings that differ in nothing else (circuits: of the solve alone):",
             "",
@@ -102,7 +103,7 @@ def _starts(rows: Sequence[Row]) -> str:
             "Exact, tolerance 1e-6: mean (largest) steps; circuits a sample as a device would run them; per cent not "
             "solved, and per cent in another equilibrium than from zeros, where there are any.",
             "",
-            table(("model", "weights", "solver", *STARTS), lines, 3),
+            *table(("model", "weights", "solver", *STARTS), lines, 3),
         ]
     )
 
@@ -138,7 +139,7 @@ def _tolerances(rows: Sequence[Row], gradients: Sequence[Row]) -> str:
             "Exact, from zeros, trained weights: circuits a sample; median error of z\\*, ‖q - q\\*‖; relative error of the "
             "gradient (backward `exact`).",
             "",
-            table(("model", "solver", *(tolerance(tol) for tol in tols)), lines, 2),
+            *table(("model", "solver", *(tolerance(tol) for tol in tols)), lines, 2),
         ]
     )
 
@@ -178,7 +179,7 @@ def _backwards(rows: Rows) -> str:
             "all trainings with this mode, whatever solver, start and tolerance; milliseconds; test accuracy after a "
             "training from shots. On a device all modes run the same circuits: ∂h/∂q needs the shifted encoder angles.",
             "",
-            table(columns, lines, 2),
+            *table(columns, lines, 2),
         ]
     )
 
@@ -205,7 +206,7 @@ def _trainings(rows: Sequence[Row], seeds: int) -> str:
             f"From zeros, tolerance 1e-6, backward `exact`, or what is named. Test accuracy in per cent (mean ± standard "
             f"deviation of {seeds} seeds); mean steps of a solve; circuits a sample and step; milliseconds a step.",
             "",
-            table(("cell", *map(named, names)), lines, 1),
+            *table(("cell", *map(named, names)), lines, 1),
         ]
     )
 
@@ -262,11 +263,11 @@ def _shots(rows: Sequence[Row]) -> str:
             "At trained weights, from zeros, tolerance 1e-6; a sample's own circuits, shots and median error of z\\*; how "
             "all samples of all seeds ended.",
             "",
-            table(columns, lines, 3),
+            *table(columns, lines, 3),
             "",
             "Starts, and a tolerance of 1e-2 from zeros, at 1,024 shots a circuit: circuits a sample; median error of z\\*.",
             "",
-            table(("model", "solver", *STARTS, "zeros, 1e-2"), starts, 2),
+            *table(("model", "solver", *STARTS, "zeros, 1e-2"), starts, 2),
         ]
     )
 
@@ -290,7 +291,7 @@ def _shot_gradients(rows: Sequence[Row]) -> str:
             "Cosine and relative error against the exact implicit gradient; all modes of a solver from the same measured "
             "circuits.",
             "",
-            table(("model", "weights", "solver", "backward", *(f"{amount:,} shots" for amount in amounts)), lines, 4),
+            *table(("model", "weights", "solver", "backward", *(f"{amount:,} shots" for amount in amounts)), lines, 4),
         ]
     )
 
@@ -313,7 +314,7 @@ def _shot_trainings(rows: Sequence[Row]) -> str:
         "circuits a sample and step",
         "not solved %",
     )
-    return "\n".join(["## Trainings from shots", "", table(columns, lines, 4)])
+    return "\n".join(["## Trainings from shots", "", *table(columns, lines, 4)])
 
 
 def _maps(rows: Sequence[Row]) -> str:
@@ -353,7 +354,7 @@ def _maps(rows: Sequence[Row]) -> str:
             "one of them is of another class than the one found from zeros; the share of random starts that lead to that "
             "one.",
             "",
-            table(columns, lines, 1),
+            *table(columns, lines, 1),
         ]
     )
 
@@ -371,4 +372,4 @@ def _missing(refused: Sequence[Row]) -> str:
         ]
     )
     lines += [[what, reason, "not computed"] for what, reason in LEFT_OUT]
-    return "\n".join(["## Not applicable, and left out", "", table(("cells", "reason", "where"), lines, 3)])
+    return "\n".join(["## Not applicable, and left out", "", *table(("cells", "reason", "where"), lines, 3)])

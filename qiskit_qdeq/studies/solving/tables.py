@@ -1,4 +1,4 @@
-"""Tables of the solver study in Markdown, and what stands in their cells."""
+"""What stands in the cells of the solver study's tables."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from qiskit_qdeq.studies.solving.rows import Row, chosen
-
-
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table whose first `texts` columns are texts and whose others are numbers."""
-    head = ["---"] * texts + ["--:"] * (len(columns) - texts)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, head, *lines))
 
 
 def percent(row: Row | None, name: str = "accuracy", digits: int = 1) -> str:
