@@ -81,17 +81,17 @@ def implicit_term(
 
     Raises:
         InputError: for "shine" without a Broyden solution that kept its inverse.
-        ConvergenceError: if 1 - Jᵀ is singular for a sample, so that no gradient exists there.
+        ConvergenceError: if no gradient exists for a sample: 1 - Jᵀ is singular, or the slope of an encoder angle infinite.
     """
     unsolved = _unsolved(solution, backward.residual_limit)
     if backward.mode == "exact":
         term = point.implicit_term(feature_cotangent)
         assert term.values is not None
         if unsolved is None:
-            _check_finite(term.values)
+            _check_finite(term.values, point)
             return term
         adjoint = np.where(unsolved, point.pull_features(feature_cotangent), term.values)
-        _check_finite(adjoint)
+        _check_finite(adjoint, point)
         return Cotangent(point, values=adjoint, features=feature_cotangent)
     adjoint = adjoint_state(point, point.pull_features(feature_cotangent), backward, solution)
     return Cotangent(point, values=adjoint, features=feature_cotangent)
@@ -110,7 +110,7 @@ def adjoint_state(
         # of a cotangent of zero no mode complains
         found = solve_adjoint(point, np.where(unsolved, 0, cotangent), backward, solution)
     adjoint = np.where(unsolved, cotangent, found)
-    _check_finite(adjoint)
+    _check_finite(adjoint, point)
     return adjoint
 
 
@@ -131,34 +131,40 @@ def solve_adjoint(
         ConvergenceWarning: where an iterative mode misses its tolerance and `backward.on_failure` is "warn".
     """
     mode = backward.mode
+    _check_finite(cotangent, point)
     if mode == "jfb":
         return cotangent
     if mode == "shine":
         if solution is None or solution.inverse is None:
             raise InputError("backward mode 'shine' reuses the inverse of solver 'broyden': choose that solver")
         # H estimates (J - 1)⁻¹, so (1 - Jᵀ)⁻¹ = -Hᵀ
-        return -np.einsum("bji,bj->bi", solution.inverse, cotangent)
-    jacobian = point.jacobian
-    if mode == "exact":
-        result = solve_exactly(jacobian, cotangent)
+        result = -np.einsum("bji,bj->bi", solution.inverse, cotangent)
+    elif mode == "exact":
+        result = solve_exactly(point.jacobian, cotangent)
     elif mode == "neumann":
         result, power = cotangent.copy(), cotangent
         for _ in range(backward.terms - 1):
-            power = np.einsum("bjk,bj->bk", jacobian, power)
+            power = np.einsum("bjk,bj->bk", point.jacobian, power)
             result += power
     else:
-        result = _iterate(jacobian, cotangent, backward)
-    _check_finite(result)
+        result = _iterate(point.jacobian, cotangent, backward)
+    _check_finite(result, point)
     return result
 
 
-def _check_finite(adjoint: Array) -> None:
+def _check_finite(adjoint: Array, point: EvaluationPoint) -> None:
     if math.isfinite(np.add.reduce(adjoint, axis=None)):
         return
     bad = np.flatnonzero(~np.isfinite(adjoint).all(axis=1))
+    where = f"at the equilibrium of sample {bad[0]} ({len(bad)} samples)"
+    if not np.isfinite(point.jacobian[bad]).all():
+        raise ConvergenceError(
+            f"an encoder angle has an infinite slope {where}, as arcsin(u) has at 1: its gradient does not exist. Scale the "
+            "features, or use a smaller state_scale, so that inputs stay away from there."
+        )
     raise ConvergenceError(
-        f"1 - J is singular at the equilibrium of sample {bad[0]} ({len(bad)} samples): its gradient does not "
-        "exist. Use backward mode 'jfb', a smaller state_scale, or another seed."
+        f"1 - J is singular {where}: its gradient does not exist. Use backward mode 'jfb', a smaller state_scale, or "
+        "another seed."
     )
 
 

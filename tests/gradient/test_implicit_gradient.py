@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from oracles import HandmadeMap, build_model, central_difference, draw_problem, relative_error
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 
+from qiskit_qdeq import CircuitTemplate, QDEQModel
 from qiskit_qdeq.equilibrium import Anderson, Broyden, Newton, Picard, ScipyRoot, solve
 from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning, InputError
 from qiskit_qdeq.gradient import Backward, Regularization, direct_pass, implicit_term, solve_adjoint
@@ -382,3 +385,17 @@ def test_single_precision_gradient_is_close_to_double(kind):
     rough = step(single, parameters.astype(np.float32), inputs.astype(np.float32))
     assert rough.solution.residual.max() < 1e-5
     assert relative_error(rough.gradient, exact.gradient) < 1e-4
+
+
+def test_an_encoder_angle_of_infinite_slope_is_named():
+    u, w = ParameterVector("u", 1), ParameterVector("w", 1)
+    encoder, ansatz = QuantumCircuit(1), QuantumCircuit(1)
+    encoder.ry(2 * u[0].arcsin(), 0)
+    ansatz.rx(w[0], 0)
+    model = QDEQModel(CircuitTemplate(encoder, ansatz, readout="z"), num_classes=2, state_scale=0.1)
+    # q = 0, where u = x
+    point = model.map(np.array([np.pi / 2]), model.prepare([[0.5], [1.0]])).at(np.zeros((2, 1)))
+    assert np.isfinite(point.values).all()
+    for mode in ("exact", "jfb", "neumann", "broyden", "gmres"):
+        with pytest.raises(ConvergenceError, match=r"infinite slope at the equilibrium of sample 1 \(1 samples\)"):
+            implicit_term(point, np.ones((2, 1)), Backward(mode))
