@@ -23,7 +23,7 @@ from qiskit_qdeq.programs.arguments import (
     parser,
 )
 from qiskit_qdeq.programs.running import Device, addressed, check_device, is_service
-from qiskit_qdeq.programs.study import DataStudyArguments, Study, check_at_least_one, data_folder, studying
+from qiskit_qdeq.programs.study import DataStudyArguments, Study, check_at_least, data_folder, studying
 from qiskit_qdeq.studies.noise.figures import figures
 from qiskit_qdeq.studies.noise.models import MODELS, build, check_model
 from qiskit_qdeq.studies.noise.noises import NONE, Noise
@@ -158,7 +158,7 @@ class _Plan:
     """
 
     def __init__(self, options: NoiseArguments, device: Device) -> None:
-        check_at_least_one(options, "epochs", "limit", "limit_train", "seeds", "samples", "shots", "num_qubits")
+        check_at_least(options, 1, "epochs", "limit", "limit_train", "seeds", "samples", "shots", "num_qubits")
         if options.num_qubits > _MOST_QUBITS:
             raise InputError(f"num_qubits must be at most {_MOST_QUBITS}, got {options.num_qubits}")
         quick = options.quick

@@ -17,7 +17,7 @@ from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.evaluation.threads import compute_context
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import StudyArguments, data_folder, refuse_backend, studying
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.tasks import Mapper, Task
 from qiskit_qdeq.studies.theory import contraction, existence, gradients, overlap, solvers, synthetic
 from qiskit_qdeq.studies.theory.finding import Finding, Setting
@@ -127,8 +127,7 @@ def _question(name: str, options: TheoryArguments) -> dict[str, Any]:
 
 
 def _refuse_ineffective(options: TheoryArguments) -> None:
-    if options.seed < 0:
-        raise InputError(f"--seed must be >= 0, got {options.seed}")
+    check_at_least(options, 0, "seed")
     if options.check in _WITHOUT_DATA:
         for name in ("data", "data_dir"):
             if getattr(options, name) is not None:

@@ -25,7 +25,7 @@ from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
 from qiskit_qdeq.programs.folder import CHECKPOINT
 from qiskit_qdeq.programs.stored import load_model
-from qiskit_qdeq.programs.study import DataStudyArguments, check_at_least_one, data_folder, refuse_backend, studying
+from qiskit_qdeq.programs.study import DataStudyArguments, check_at_least, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
@@ -69,7 +69,7 @@ def main(
     """
     refuse_backend("readouts", backend, mode)
     options = from_mapping(ReadoutArguments, {} if arguments is None else arguments)
-    check_at_least_one(options, "samples", "seeds", "epochs")
+    check_at_least(options, 1, "samples", "seeds", "epochs")
     tasks, data_dir = _tasks(options), data_folder(options.data_dir, [options.data])
     with studying("readouts", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)

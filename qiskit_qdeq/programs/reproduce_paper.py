@@ -16,7 +16,7 @@ from typing import Any
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, data_folder, refuse_backend, studying
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
 from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of
@@ -145,7 +145,7 @@ def _scale(options: ReproduceArguments) -> Scale:
     for name, known in (("groups", GROUPS), ("encodings", _ENCODINGS)):
         if unknown := [value for value in getattr(options, name) if value not in known]:
             raise InputError(f"{name} must be among {list(known)}, got {unknown[0]!r}")
-    check_at_least_one(options, "epochs", "limit")
+    check_at_least(options, 1, "epochs", "limit")
     scale = Scale(options.epochs, options.limit)
     if options.quick:
         scale = Scale(options.epochs or QUICK.epochs, options.limit or QUICK.limit)
@@ -153,7 +153,7 @@ def _scale(options: ReproduceArguments) -> Scale:
 
 
 def _seeds(options: ReproduceArguments) -> int:
-    check_at_least_one(options, "seeds")
+    check_at_least(options, 1, "seeds")
     return options.seeds or (2 if options.quick else 3)
 
 

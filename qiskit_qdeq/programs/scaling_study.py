@@ -13,7 +13,7 @@ from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, refuse_backend, studying
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least, refuse_backend, studying
 from qiskit_qdeq.studies.scaling import rows
 from qiskit_qdeq.studies.scaling.circuits import device_task, named_device
 from qiskit_qdeq.studies.scaling.figures import all_figures
@@ -62,11 +62,10 @@ def main(
     """
     refuse_backend("scaling", None, mode)
     options = from_mapping(ScalingArguments, {} if arguments is None else arguments)
-    check_at_least_one(options, "draws")
-    if options.draws == 1 or options.seed < 0 or not options.memory > 0:
-        raise InputError(
-            f"draws must be >= 2, seed >= 0 and memory > 0, got {options.draws}, {options.seed} and {options.memory}"
-        )
+    check_at_least(options, 2, "draws")
+    check_at_least(options, 0, "seed")
+    if not options.memory > 0:
+        raise InputError(f"memory must be > 0 GiB, got {options.memory}")
     device, name = _device(backend, options.backend, given_too=backend is not None and "backend" in (arguments or {}))
     quick = options.quick
     with studying("scaling", options, mapper, publish) as study:

@@ -14,7 +14,7 @@ from typing import Any
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import EXECUTION_MODES, from_mapping, given, option, parser
 from qiskit_qdeq.programs.running import addressed, check_device
-from qiskit_qdeq.programs.study import DataStudyArguments, Publish, check_at_least_one, data_folder, studying
+from qiskit_qdeq.programs.study import DataStudyArguments, Publish, check_at_least, data_folder, studying
 from qiskit_qdeq.studies.solving.figures import figures
 from qiskit_qdeq.studies.solving.places import Place
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, QUICK, Sizes, exact_tasks, perform, shot_tasks
@@ -59,7 +59,7 @@ def main(
     """
     values, objects = addressed(backend, arguments, mode)
     options = from_mapping(SolverArguments, values)
-    check_at_least_one(options, "epochs", "seeds", "limit_train", "num_qubits")
+    check_at_least(options, 1, "epochs", "seeds", "limit_train", "num_qubits")
     device = Device(objects.backend or options.backend, options.execution_mode, objects.session)
     if device.backend == "exact":
         raise InputError("backend 'exact' measures nothing, and the shot part is about measuring: use 'aer'")

@@ -157,12 +157,12 @@ def machine() -> dict[str, Any]:
     return {"processor": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()}
 
 
-def check_at_least_one(options: Any, *names: str) -> None:
-    """Raise InputError unless these fields are None or >= 1."""
+def check_at_least(options: Any, least: int, *names: str) -> None:
+    """Raise InputError unless these fields are None or at least so much."""
     for name in names:
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be >= 1, got {value}")
+        if value is not None and value < least:
+            raise InputError(f"{name} must be >= {least}, got {value}")
 
 
 def refuse_backend(name: str, backend: Any, mode: Any) -> None:

@@ -19,7 +19,7 @@ from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping, given, option, parser
 from qiskit_qdeq.programs.recipes import model_of, normalization_of, refuse_ineffective, split_of, training_of
 from qiskit_qdeq.programs.running import addressed, check_device, execution_of, refuse_without_circuits
-from qiskit_qdeq.programs.study import StudyArguments, check_at_least_one, data_folder, studying
+from qiskit_qdeq.programs.study import StudyArguments, check_at_least, data_folder, studying
 from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.statistics import Spread
 from qiskit_qdeq.studies.tasks import Mapper, Task
@@ -74,7 +74,7 @@ def main(
         StudyError: if runs failed; the others are kept.
     """
     options = from_mapping(SweepArguments, {} if arguments is None else arguments)
-    check_at_least_one(options, "seeds")
+    check_at_least(options, 1, "seeds")
     fixed, varied = _fixed(options, backend, mode), _varied(options)
     if twice := sorted(set(fixed) & set(varied)):
         raise InputError(f"{twice[0]} is both fixed and varied: give one of them")

@@ -257,7 +257,8 @@ def test_a_device_object_is_computed_for(tmp_path, small, monkeypatch):
         (None, {"backend": "fake:nowhere"}, None, "no fake backend"),
         (3, {}, None, "have a target"),
         (None, {"draws": 1}, None, "draws must be >= 2"),
-        (None, {"memory": 0.0}, None, "memory > 0"),
+        (None, {"memory": 0.0}, None, "memory must be > 0 GiB, got 0.0"),
+        (None, {"seed": -1}, None, "seed must be >= 0, got -1"),
     ],
 )
 def test_arguments_without_meaning_are_refused(tmp_path, backend, arguments, mode, reason):

@@ -243,7 +243,7 @@ def test_tables_escape_bars_and_json_has_null_for_what_is_not_finite():
         ({"check": "synthetic", "data_dir": "x"}, "--data-dir has no effect on synthetic"),
         ({"check": "solvers", "data_dir": "x"}, "--data-dir has no effect on digits"),
         ({"check": "solvers", "data": "svhn"}, "data must be one of"),
-        ({"check": "overlap", "seed": -1}, "--seed must be >= 0, got -1"),
+        ({"check": "overlap", "seed": -1}, "seed must be >= 0, got -1"),
         ({"check": "overlap", "samples": 3}, "unknown arguments .'samples'."),
     ],
 )
