@@ -380,9 +380,7 @@ class TestTakingOver:
     def test_through_an_estimator_it_agrees_with_exact_evaluation(self, connectors, name):
         network = self.network(name)
         options = {"solver": solver("broyden", tol=1e-11, max_steps=60)}
-        measured = connectors.EquilibriumQNN.from_estimator_qnn(
-            network, estimator=DensityMatrixEstimator(), sampling=Sampling(), **options
-        )
+        measured = connectors.EquilibriumQNN.from_estimator_qnn(network, estimator=DensityMatrixEstimator(), **options)
         exact = connectors.EquilibriumQNN.from_estimator_qnn(network, **options)
         rng = np.random.default_rng(3)
         x, weights = rng.normal(size=(2, 2)), rng.normal(size=network.num_weights)

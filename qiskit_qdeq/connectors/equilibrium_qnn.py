@@ -151,7 +151,7 @@ class EquilibriumQNN(NeuralNetwork):  # type: ignore[misc]
         # the head is not used
         model = QDEQModel(template, num_classes=2, state_scale=state_scale, injection=injection)
         if estimator is not None:
-            sampling = sampling or Sampling(forward=network.default_precision)
+            sampling = sampling or Sampling(forward=network.default_precision or None)
             model = model.measured(estimator, sampling=sampling, **(runner_options or {}))
         options = {"input_gradients": network.input_gradients, **options}
         return cls(model, weight_inputs=parts.weight_inputs, **options)

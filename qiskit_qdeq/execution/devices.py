@@ -7,6 +7,8 @@ A Runtime estimator in local mode simulates and measures every qubit of its back
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -158,6 +160,32 @@ def ibm_backend(name: str) -> BackendV2:
     raise InputError(
         f"backend 'ibm:{name}' could not be reached ({reason}); check the account's access to it and try again"
     )
+
+
+def device_identity(backend: BackendV2) -> str:
+    """Name of a device; of a simulator a digest of its gates and noise, too, as simulators of any noise have one name.
+
+    A device at a service is its name: its calibration changes every day.
+
+    >>> from qiskit_qdeq.execution.noise import simple_noise
+    >>> one, other = (device_identity(simple_noise(1, one_qubit=rate)) for rate in (0.1, 0.2))
+    >>> one.split()[0] == other.split()[0], one == other
+    (True, False)
+    """
+    if at_service(backend):
+        return str(backend.name)
+    noise = getattr(backend.options, "noise_model", None)
+    gates = [
+        [gate, sorted([list(qubits or ()), *_errors(entry)] for qubits, entry in (backend.target[gate] or {}).items())]
+        for gate in sorted(backend.target.operation_names)
+    ]
+    text = json.dumps([gates, None if noise is None else noise.to_dict(serializable=True)], sort_keys=True)
+    return f"{backend.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _errors(properties: InstructionProperties | None) -> list[float]:
+    found = (getattr(properties, "error", None), getattr(properties, "duration", None))
+    return [-1.0 if value is None else float(value) for value in found]
 
 
 def _device(service: Any, name: str) -> BackendV2:

@@ -15,6 +15,7 @@ from qiskit_qdeq.evaluation.sampling import Sampling
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.account import Budget
 from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.devices import device_identity
 from qiskit_qdeq.execution.estimators import build_estimator
 from qiskit_qdeq.execution.events import Announcer, Listener
 from qiskit_qdeq.execution.journal import Journal
@@ -111,7 +112,7 @@ def executed(
             seed=execution.seed or 0,
             backend=opened.backend,
             account=opened.account,
-            notes={"execution": _identity(execution)},
+            notes={"execution": _identity(execution), **_device_of(execution, opened.backend or estimator)},
             **transpiled,
         )
         evaluator: Any = measured.evaluator
@@ -128,6 +129,14 @@ def computed(model: QDEQModel, execution: Execution) -> QDEQModel:
     if not execution.noise:
         return model
     return model.noisy(execution.noise, optimization_level=execution.optimization_level)
+
+
+def _device_of(execution: Execution, given: Any) -> dict[str, str]:
+    """What a backend object is, or that of a `BackendEstimatorV2`: simulators of any noise have one name."""
+    backend = getattr(given, "backend", given)
+    if execution.kind != "given" or not isinstance(backend, BackendV2):
+        return {}
+    return {"device": device_identity(backend)}
 
 
 def _identity(execution: Execution) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qiskit_qdeq._files import write_json
 from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import load_split
@@ -15,7 +17,7 @@ from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.evaluation.protocol import Part
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.execution.journal import Journal
-from qiskit_qdeq.inference import evaluate
+from qiskit_qdeq.inference import Metrics, evaluate
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
@@ -27,6 +29,8 @@ from qiskit_qdeq.studies.tasks import Mapper
 from qiskit_qdeq.training.checkpoint import load_checkpoint
 from qiskit_qdeq.training.cost_estimate import CostEstimate
 from qiskit_qdeq.training.progress import ProgressBar
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def main(
@@ -56,81 +60,102 @@ def main(
     options = from_mapping(EvaluateArguments, values)
     if not options.directory:
         raise InputError("directory must name the folder of a run or its checkpoint file")
-    path = Path(options.directory)
-    checkpoint = load_checkpoint(path / CHECKPOINT if path.is_dir() else path)
-    model, parameters = load_model(checkpoint)
-    try:
-        notes, training = _DataNotes(**checkpoint.document["notes"]["data"]), checkpoint.document["training"]
-        chosen, layers = _solver(options, training, model), training["layers"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"Checkpoint '{checkpoint.path}' does not describe a run: {error}") from error
-    split = load_split(
-        options.data or notes.name,
-        data_dir=_data_dir(options, notes),
-        classes=notes.classes,
-        num_qubits=notes.num_qubits,
-        limit=notes.limit if options.limit is None else options.limit,
-        limit_train=notes.limit_train if options.limit is None else None,
-        normalization=notes.normalization,
-    )
-    inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
-    labels = getattr(split, f"y_{options.split}")
-    if options.dry_run:
-        return _dry_run(options, model, len(inputs), chosen, layers, publish, device)
-    # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
-    folder = path if path.is_dir() else path.parent
-    journal = Journal(folder / EVALUATION_JOURNAL) if is_service(options.backend, device) else None
+    with logged(options):
+        run = _Run.of(options)
+        if options.dry_run:
+            return _dry_run(run, options, device, publish)
+        # what an evaluation that died has paid for is fetched by the next one; a complete one leaves nothing to fetch
+        path = run.path.parent / EVALUATION_JOURNAL if is_service(options.backend, device) else None
+        found = _evaluated(run, options, device, path)
+        metrics = _metrics(run, options, found)
+        if options.json:
+            write_json(Path(options.json), metrics)
+        if not options.quiet:
+            publish(
+                f"{options.split} accuracy {found.accuracy:.2%} of {len(run.inputs)} samples, loss {found.loss:.4f}, "
+                f"residual median {found.residual:.1e}, not converged {found.unconverged:.1%}"
+                + (f"; {found.cost.circuits:,} circuits in {found.cost.jobs:,} jobs" if found.cost.circuits else "")
+            )
+        if path is not None:
+            path.unlink(missing_ok=True)
+    return metrics
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A trained run, and the samples on which it is evaluated."""
+
+    path: Path
+    model: QDEQModel
+    parameters: Array
+    solver: Solver | None
+    layers: int
+    data: str
+    inputs: Array
+    labels: Array
+
+    @classmethod
+    def of(cls, options: EvaluateArguments) -> _Run:
+        """What the checkpoint says, and the options beside it."""
+        path = Path(options.directory)
+        path = path / CHECKPOINT if path.is_dir() else path
+        checkpoint = load_checkpoint(path)
+        model, parameters = load_model(checkpoint)
+        try:
+            notes, training = _DataNotes(**checkpoint.document["notes"]["data"]), checkpoint.document["training"]
+            chosen, layers = _solver(options, training, model), training["layers"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"Checkpoint '{checkpoint.path}' does not describe a run: {error}") from error
+        split = load_split(
+            options.data or notes.name,
+            data_dir=_data_dir(options, notes),
+            classes=notes.classes,
+            num_qubits=notes.num_qubits,
+            limit=notes.limit if options.limit is None else options.limit,
+            limit_train=notes.limit_train if options.limit is None else None,
+            normalization=notes.normalization,
+        )
+        inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
+        labels = getattr(split, f"y_{options.split}")
+        return cls(path, model, parameters, chosen, layers, split.name, inputs, labels)
+
+
+def _evaluated(run: _Run, options: EvaluateArguments, device: Device, path: Path | None) -> Metrics:
+    journal = None if path is None else Journal(path)
     with (
-        logged(options),
         ProgressBar(not options.quiet) as bar,
-        running(model, options, options.seed, journal, device) as executed,
+        running(run.model, options, options.seed, journal, device) as executed,
     ):
         executed.evaluator.listen(bar.on_job)
         executed.evaluator.start_step(0, 1, Part.TEST)
-        tell = bar.evaluation(executed, options.split, len(inputs))
-        found = evaluate(executed, parameters, inputs, labels, chosen, layers=layers, tell=tell)
-    if journal is not None and journal.path is not None:
-        journal.path.unlink(missing_ok=True)
-    metrics = {
+        tell = bar.evaluation(executed, options.split, len(run.inputs))
+        return evaluate(executed, run.parameters, run.inputs, run.labels, run.solver, layers=run.layers, tell=tell)
+
+
+def _metrics(run: _Run, options: EvaluateArguments, found: Metrics) -> dict[str, Any]:
+    return {
         "accuracy": found.accuracy,
         "loss": found.loss,
         "residual": found.residual,
         "max_residual": found.max_residual,
         "unconverged": found.unconverged,
         "mean_steps": found.mean_steps,
-        "samples": len(inputs),
+        "samples": len(run.inputs),
         "backend": options.backend,
         "circuits": found.cost.circuits,
         "shots": found.cost.shots,
         "jobs": found.cost.jobs,
         "qpu_seconds": found.cost.qpu_seconds,
-        "data": split.name,
+        "data": run.data,
         "split": options.split,
-        "checkpoint": str(checkpoint.path),
+        "checkpoint": str(run.path),
     }
-    if options.json:
-        write_json(Path(options.json), metrics)
-    if not options.quiet:
-        publish(
-            f"{options.split} accuracy {found.accuracy:.2%} of {len(inputs)} samples, loss {found.loss:.4f}, "
-            f"residual median {found.residual:.1e}, not converged {found.unconverged:.1%}"
-            + (f"; {found.cost.circuits:,} circuits in {found.cost.jobs:,} jobs" if found.cost.circuits else "")
-        )
-    return metrics
 
 
-def _dry_run(
-    options: EvaluateArguments,
-    model: QDEQModel,
-    samples: int,
-    solver: Solver | None,
-    layers: int,
-    publish: Callable[[str], None],
-    device: Device,
-) -> dict[str, Any]:
+def _dry_run(run: _Run, options: EvaluateArguments, device: Device, publish: Callable[[str], None]) -> dict[str, Any]:
     """What the evaluation would cost."""
-    with described(model, options, options.seed, device) as measured:
-        found = CostEstimate.of_evaluation(measured, samples, solver, layers=layers)
+    with described(run.model, options, options.seed, device) as measured:
+        found = CostEstimate.of_evaluation(measured, len(run.inputs), run.solver, layers=run.layers)
     if not options.quiet:
         publish(str(found))
     return found.as_dict()

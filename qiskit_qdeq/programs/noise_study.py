@@ -13,7 +13,7 @@ from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.execution.description import Execution
-from qiskit_qdeq.execution.devices import fake_backend
+from qiskit_qdeq.execution.devices import device_identity, fake_backend
 from qiskit_qdeq.programs.arguments import (
     EXECUTION_MODES,
     comma_separated,
@@ -124,7 +124,7 @@ def main(
     options = from_mapping(NoiseArguments, values)
     plan = _Plan(options, device)
     with studying("noise", options, mapper, publish) as study:
-        places: dict[str, Any] = {"folder": str(study.folder.absolute()), "data_dir": plan.data_dir}
+        places: dict[str, Any] = {"folder": str(study.folder), "data_dir": plan.data_dir}
         exact, measured = plan.exact(), plan.measured()
         exact_results = study.run(exact, partial(exact_task, **places), "trained")
         measured_results = study.run(measured, partial(measured_task, **places), "from shots") if measured else []
@@ -221,15 +221,16 @@ class _Plan:
             for seed in range(self.seeds)
         ]
 
-    def on_backend(self, backend: str, name: str) -> list[Task]:
+    def on_backend(self, backend: str, name: str, **identity: str) -> list[Task]:
         """A task per encoding and model, seed 0."""
         options = self.options
         execution = {"mode": options.execution_mode or "job", "resilience_level": self.level}
-        return [
+        tasks = [
             self._asked(encoding, model, 0, backend, name, **execution)
             for encoding in options.encodings
             for model in self.models
         ]
+        return [Task(task.name, {**task.arguments, **identity}) for task in tasks]
 
     def _asked(self, encoding: str, model: str, seed: int, backend: str, name: str, **execution: Any) -> Task:
         arguments = measured_arguments(
@@ -323,12 +324,13 @@ def _on_backend(study: Study, plan: _Plan, device: Device, places: Mapping[str, 
     backend = plan.options.backend
     if backend is None:
         return []
-    name = backend.partition(":")[2] if device.backend is None else str(device.backend.name)
-    # a study that dies fetches what it has paid for when it is begun again
-    journals = study.folder / "jobs" if is_service(backend, device) else None
-    work = partial(measured_task, **places, backend=device.backend, session=device.session, journals=journals)
-    tasks = plan.on_backend(backend, name)
-    return measured_rows(_paired(tasks, study.run(tasks, work, name, mapper=map)))
+    name, identity = backend.partition(":")[2], {}
+    if device.backend is not None:
+        name, identity = str(device.backend.name), {"identity": device_identity(device.backend)}
+    tasks = plan.on_backend(backend, name, **identity)
+    with study.journals(at_service=is_service(backend, device)) as journals:
+        work = partial(measured_task, **places, backend=device.backend, session=device.session, journals=journals)
+        return measured_rows(_paired(tasks, study.run(tasks, work, name, mapper=map)))
 
 
 def _paired(tasks: Sequence[Task], results: Sequence[dict[str, Any]]) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:

@@ -6,12 +6,14 @@ extrapolated by fitted formulas, in tables of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.execution.devices import device_identity
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
 from qiskit_qdeq.programs.study import StudyArguments, check_at_least, refuse_backend, studying
 from qiskit_qdeq.studies.scaling import rows
@@ -64,17 +66,16 @@ def main(
     options = from_mapping(ScalingArguments, {} if arguments is None else arguments)
     check_at_least(options, 2, "draws")
     check_at_least(options, 0, "seed")
-    if not options.memory > 0:
-        raise InputError(f"memory must be > 0 GiB, got {options.memory}")
+    if not 0 < options.memory < math.inf:
+        raise InputError(f"memory must be > 0 GiB and finite, got {options.memory}")
     device, name = _device(backend, options.backend, given_too=backend is not None and "backend" in (arguments or {}))
     quick = options.quick
     with studying("scaling", options, mapper, publish) as study:
-        timing = rows.timing_tasks(quick)
-        measure = partial(timing_task, seconds=0.5 if quick else 2.0, memory_gib=options.memory)
-        timed = rows.point_rows(timing, study.run(timing, measure, "time and memory", mapper=map), quick)
-        compiling = rows.first_use_tasks(quick)
-        first = study.run(compiling, measure, "first use", mapper=map)
-        devices = rows.device_tasks(quick, name)
+        timing = rows.timing_tasks(quick, options.memory)
+        timed = rows.point_rows(timing, study.run(timing, timing_task, "time and memory", mapper=map), quick)
+        compiling = rows.first_use_tasks(quick, options.memory)
+        first = study.run(compiling, timing_task, "first use", mapper=map)
+        devices = rows.device_tasks(quick, name if device is None else device_identity(device))
         # an object may not be one that other processes understand
         own = {} if device is None else {"mapper": map}
         on_device = study.run(devices, partial(device_task, device=device), "circuits", **own)
@@ -87,7 +88,7 @@ def main(
             "backend": name,
             "seed": options.seed,
             "timing": timed,
-            "first_use": [{**task.arguments, **found} for task, found in zip(compiling, first, strict=True)],
+            "first_use": [{**task.arguments["point"], **found} for task, found in zip(compiling, first, strict=True)],
             "device": computed,
             "formula": rows.formula_rows(computed),
             "growth": growth,

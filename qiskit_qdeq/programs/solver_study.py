@@ -13,14 +13,14 @@ from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import EXECUTION_MODES, from_mapping, given, option, parser
-from qiskit_qdeq.programs.running import addressed, check_device
+from qiskit_qdeq.programs.running import addressed, check_device, is_service
 from qiskit_qdeq.programs.study import DataStudyArguments, Publish, check_at_least, data_folder, studying
 from qiskit_qdeq.studies.solving.figures import figures
 from qiskit_qdeq.studies.solving.places import Place
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, QUICK, Sizes, exact_tasks, perform, shot_tasks
 from qiskit_qdeq.studies.solving.report import markdown
 from qiskit_qdeq.studies.solving.rows import compact, rows_of
-from qiskit_qdeq.studies.solving.shot_tasks import Device
+from qiskit_qdeq.studies.solving.shot_tasks import ShotPlace
 from qiskit_qdeq.studies.tasks import Mapper, Task
 
 
@@ -60,7 +60,7 @@ def main(
     values, objects = addressed(backend, arguments, mode)
     options = from_mapping(SolverArguments, values)
     check_at_least(options, 1, "epochs", "seeds", "limit_train", "num_qubits")
-    device = Device(objects.backend or options.backend, options.execution_mode, objects.session)
+    device = ShotPlace(objects.backend or options.backend, options.execution_mode, objects.session)
     if device.backend == "exact":
         raise InputError("backend 'exact' measures nothing, and the shot part is about measuring: use 'aer'")
     device.execution(shots=1, seed=0)  # refuses here what no task could use
@@ -75,9 +75,10 @@ def main(
     place = data_folder(options.data_dir, [options.data])
     _check(options, exact, place, device)
     with studying("solvers", options, mapper, publish) as study:
-        results = study.run(exact, partial(perform, data_dir=place, device=Device()), "exact")
-        alone = None if device.is_local else map
-        results += study.run(shots, partial(perform, data_dir=place, device=device), "shots", mapper=alone)
+        results = study.run(exact, partial(perform, data_dir=place, device=ShotPlace()), "exact")
+        with study.journals(at_service=is_service(options.backend, objects)) as journals:
+            work = partial(perform, data_dir=place, device=replace(device, journals=journals))
+            results += study.run(shots, work, "shots", mapper=None if device.is_local else map)
         rows = rows_of([*exact, *shots], results)
         found: dict[str, Any] = {
             "settings": {**data, **asdict(sizes), "backend": device.description},
@@ -97,7 +98,7 @@ def command(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check(options: SolverArguments, tasks: Sequence[Task], data_dir: str | None, device: Device) -> None:
+def _check(options: SolverArguments, tasks: Sequence[Task], data_dir: str | None, device: ShotPlace) -> None:
     """Refuse data and a device that no task could use."""
     one_each = {task.arguments["train"]["encoding"]: task.arguments["train"] for task in tasks}
     for train in one_each.values():

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,20 @@ class Study:
             records = run_tasks(tasks, work, self.folder, mapper=mapper or self.mapper, tell=tell)
         return [record["result"] for record in records]
 
+    @contextlib.contextmanager
+    def journals(self, *, at_service: bool) -> Iterator[Path | None]:
+        """A folder for journals of jobs at a service, from which a study that died fetches what it has paid for.
+
+        It is removed when all is done; None where nothing is paid.
+        """
+        if not at_service:
+            yield None
+            return
+        folder = self.folder.absolute() / "jobs"
+        folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
     def write(self, results: Mapping[str, Any], text: str, figures: Mapping[str, Figure]) -> dict[str, Any]:
         """Write results.json (with versions and machine), results.md and the figures; publish the text.
 
@@ -131,7 +146,8 @@ def studying(name: str, options: StudyArguments, mapper: Mapper, publish: Publis
     spread = mapper if mapper is not map else _mapper_of(options)
     if mapper is not map and (options.mapper is not None or options.workers):
         raise InputError("mapper and workers cannot be given beside a mapper object: leave them out, or it")
-    folder = Path(options.output)
+    # whole: workers may be in another working folder than this process is in by then
+    folder = Path(options.output).absolute()
     make_folder(folder, exist_ok=True)
     with locked(folder):
         _refuse_foreign(folder, name)

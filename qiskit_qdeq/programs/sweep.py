@@ -127,7 +127,8 @@ def _check(runs: Sequence[Mapping[str, Any]], data_dir: str | None) -> None:
         else:
             execution_of(options, options.seed)
             devices.add((options.backend, options.num_qubits))
-        data = repr((options.data, options.num_qubits, options.classes, normalization_of(options), options.limit))
+        limits = (options.limit, options.limit_train)
+        data = repr((options.data, options.num_qubits, options.classes, normalization_of(options), limits))
         if data not in splits:
             splits[data] = split_of(options)
         model_of(options, splits[data]).build()

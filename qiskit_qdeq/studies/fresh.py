@@ -53,13 +53,16 @@ def in_fresh_process(
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"not done after {timeout:g} s") from None
-    if done.returncode < 0:
+    if done.returncode in (-9, -6):  # SIGKILL and SIGABRT: what a system does that is short of memory, and C++
         raise MemoryError(f"the system ended the process (signal {-done.returncode})")
     # OpenBLAS ends the process that runs out of memory
     if done.returncode and "emory allocation" in done.stderr:
         raise MemoryError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
-        raise ExecutionError(f"the process that measures time and memory failed: {done.stderr.strip()[-500:]}")
+        raise ExecutionError(
+            f"the process that measures time and memory failed (exit code {done.returncode}): "
+            f"{done.stderr.strip()[-500:]}"
+        )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

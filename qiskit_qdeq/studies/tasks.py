@@ -101,7 +101,7 @@ def run_tasks(
     """
     tasks = list(tasks)
     _check(tasks, mapper)
-    place = Path(folder) / "tasks"
+    place = Path(folder).absolute() / "tasks"
     tell = tell or (lambda outcome: None)
     records: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}

@@ -334,6 +334,15 @@ class TestProgram:
         assert [row["circuits"] for row in text] == [2 * 6 + 10, 2]
         assert [{**row, "backend": ""} for row in text] == [{**row, "backend": ""} for row in given]
 
+    def test_two_noises_of_one_name_are_asked_both(self, study, no_figures):
+        folder, _ = study
+        options = {**TINY, "output": str(folder), "resilience_level": 0, "samples": 2, "shots": 512}
+        weak, strong = (
+            noise_study.main(simple_noise(4, two_qubit=rate), options, None, here)["backend"] for rate in (1e-3, 0.5)
+        )
+        assert weak[0]["backend"] == strong[0]["backend"]
+        assert weak[0]["bias"]["mean"] < strong[0]["bias"]["mean"]
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [

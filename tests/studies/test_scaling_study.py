@@ -143,6 +143,23 @@ def test_what_a_device_cannot_take_is_a_row_that_says_why(point, reason):
     assert reason in device_task({"point": point.as_dict(), "backend": "fake:manila"})["refused"]
 
 
+def timing(point):
+    return {"point": point.as_dict(), "seconds": 0.1, "memory_gib": 6.0, "first_use": False}
+
+
+def test_timings_with_other_limits_are_other_tasks():
+    kinds = [(True, 6.0), (False, 6.0), (False, 0.25)]
+    keys = [{task.key for task in rows.timing_tasks(*kind)} for kind in kinds]
+    assert keys[0].isdisjoint(keys[1])
+    assert keys[1].isdisjoint(keys[2])
+
+
+def test_a_process_that_crashes_is_not_said_to_lack_memory(tmp_path):
+    (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "utf-8")
+    with pytest.raises(ExecutionError, match="exit code -11"):
+        in_fresh_process("crash", {}, environment={"PYTHONPATH": str(tmp_path)})
+
+
 @pytest.mark.parametrize(
     ("point", "options", "reason"),
     [
@@ -152,11 +169,12 @@ def test_what_a_device_cannot_take_is_a_row_that_says_why(point, reason):
     ],
 )
 def test_what_cannot_be_measured_is_a_row_that_says_why(point, options, reason):
-    assert reason in timing_task(point.as_dict(), seconds=0.1, **options)["refused"]
+    timeout = options.pop("timeout", 300)
+    assert reason in timing_task({**timing(point), **options}, timeout=timeout)["refused"]
 
 
 def test_a_point_is_measured_in_a_process_of_its_own():
-    found = timing_task(Point.of("amplitude", "equilibrium", 4, batch=8).as_dict(), seconds=0.1)
+    found = timing_task(timing(Point.of("amplitude", "equilibrium", 4, batch=8)))
     assert found["refused"] is None
     assert 0 < found["ms_per_prediction"] < found["ms_per_step"]
     assert found["steps"] >= 2
@@ -199,9 +217,9 @@ def test_decay_is_found_again_and_its_error_covers_the_truth():
     assert fit_decay(sizes[:2], truth[:2], truth[:2]) is None
 
 
-def invented(arguments, **options):
+def invented(arguments):
     """Time and memory that follow the formulas."""
-    point = Point(**arguments)
+    point = Point(**arguments["point"])
     if point.num_qubits == 6:
         return {"refused": "too much"}
     figures = {"ms_per_step": 1 + 1e-3 * work(point.num_qubits), "ms_per_prediction": 0.1, "setup_seconds": 1.0}
@@ -257,7 +275,8 @@ def test_a_device_object_is_computed_for(tmp_path, small, monkeypatch):
         (None, {"backend": "fake:nowhere"}, None, "no fake backend"),
         (3, {}, None, "have a target"),
         (None, {"draws": 1}, None, "draws must be >= 2"),
-        (None, {"memory": 0.0}, None, "memory must be > 0 GiB, got 0.0"),
+        (None, {"memory": 0.0}, None, "memory must be > 0 GiB and finite, got 0.0"),
+        (None, {"memory": math.inf}, None, "memory must be > 0 GiB and finite, got inf"),
         (None, {"seed": -1}, None, "seed must be >= 0, got -1"),
     ],
 )

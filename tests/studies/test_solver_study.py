@@ -15,6 +15,7 @@ from qiskit_qdeq import TrainingConfig, model_config, solve
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.evaluation.protocol import Cost, Evaluation
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
+from qiskit_qdeq.execution.noise import simple_noise
 from qiskit_qdeq.gradient import Backward
 from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
 from qiskit_qdeq.inference import predict
@@ -28,7 +29,7 @@ from qiskit_qdeq.studies.solving.places import compared, weight_gradient
 from qiskit_qdeq.studies.solving.plan import Sizes
 from qiskit_qdeq.studies.solving.prices import Prices
 from qiskit_qdeq.studies.solving.rows import cheapest, compact, gathered, start_effects
-from qiskit_qdeq.studies.solving.shot_tasks import Device, shot_cells, shots_task
+from qiskit_qdeq.studies.solving.shot_tasks import ShotPlace, shot_cells, shots_task
 from qiskit_qdeq.training.config import STARTS
 from qiskit_qdeq.training.step import training_step
 
@@ -246,7 +247,7 @@ def test_effects_of_a_start_compare_only_what_differs_in_nothing_else():
 
 def test_every_cell_is_computed_once_refused_or_named_as_left_out():
     sizes = Sizes(seeds=1)
-    tasks = [*plan.exact_tasks({"data": "digits"}, sizes), *plan.shot_tasks({"data": "digits"}, sizes, Device())]
+    tasks = [*plan.exact_tasks({"data": "digits"}, sizes), *plan.shot_tasks({"data": "digits"}, sizes, ShotPlace())]
     assert len({task.name for task in tasks}) == len({task.key for task in tasks}) == len(tasks)
     model = {"encoding": "angle", "state_scale": 1.0}
     own = [
@@ -276,12 +277,15 @@ def test_every_cell_is_computed_once_refused_or_named_as_left_out():
 
 def test_where_shots_are_taken_is_part_of_their_tasks_and_of_no_other():
     sizes = Sizes(seeds=1)
-    here, there = (plan.shot_tasks({}, sizes, Device(name)) for name in ("aer", "fake:torino"))
+    here, there = (plan.shot_tasks({}, sizes, ShotPlace(name)) for name in ("aer", "fake:torino"))
     assert {task.key for task in here}.isdisjoint(task.key for task in there)
-    given = Device(AerSimulator())
+    given = ShotPlace(AerSimulator())
     assert (given.is_local, given.execution(10, 0).kind) == (False, "given")
-    assert Device("fake:torino").is_local
-    assert not Device("ibm:torino").is_local
+    noisy = [ShotPlace(simple_noise(4, two_qubit=rate)) for rate in (0.1, 0.2)]
+    one, other = ({task.key for task in plan.shot_tasks({}, sizes, place)} for place in noisy)
+    assert one.isdisjoint(other)
+    assert ShotPlace("fake:torino").is_local
+    assert not ShotPlace("ibm:torino").is_local
 
 
 def test_tight_solves_agree_whatever_the_solver_and_refusals_say_why():
@@ -322,12 +326,12 @@ def test_from_shots_the_error_falls_with_the_shots_and_a_backend_object_runs_the
         "qiskit_qdeq.studies.solving.shot_tasks.shot_cells", lambda tols: [Cell("probe"), Cell("broyden")]
     )
     arguments = {"train": TRAIN, "epochs": 1, "samples": 12, "tols": [1e-6]}
-    few, many = (shots_task({**arguments, "shots": shots}, None, Device())["cells"] for shots in (400, 40_000))
+    few, many = (shots_task({**arguments, "shots": shots}, None, ShotPlace())["cells"] for shots in (400, 40_000))
     for rough, fine in zip(few, many, strict=True):
         # a hundred times the shots: a tenth of the error
         assert 4 < rough["error"] / fine["error"] < 25
         assert fine["shots_taken"] == pytest.approx(40_000 * fine["circuits"])
-    given = shots_task({**arguments, "shots": 400}, None, Device(AerSimulator()))["cells"]
+    given = shots_task({**arguments, "shots": 400}, None, ShotPlace(AerSimulator()))["cells"]
     assert (
         given[0]["circuits"]
         == few[0]["circuits"]

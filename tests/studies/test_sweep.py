@@ -63,6 +63,7 @@ def test_quick_is_a_default_and_what_is_fixed_counts(tmp_path):
     [
         ({}, "vary must name at least one option"),
         ({"vary": ["solver"]}, "vary must be like solver=newton, got 'solver'"),
+        ({"vary": ["limit_train=40,1"]}, "limit"),
         ({"vary": ["solver=newton"], "data_dir": "."}, "--data-dir has no effect on digits"),
         ({"vary": ["solver="]}, "vary must be like solver=newton"),
         ({"vary": ["solvers=newton"]}, "vary: train has no option 'solvers'; there are"),

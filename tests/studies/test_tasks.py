@@ -72,6 +72,18 @@ def test_a_task_that_fails_stops_no_other_and_is_done_again(tmp_path):
     with pytest.raises(StudyError, match=r"1 of 4 tasks failed.*bad: ValueError: no square of this"):
         run_tasks(tasks, square, tmp_path)
     assert len(list((tmp_path / "tasks").iterdir())) == 3
+    done = []
+    found = run_tasks(tasks, lambda arguments: done.append(arguments) or {"square": 1}, tmp_path)
+    assert done == [tasks[0].arguments]
+    assert results(found) == [1, 0, 1, 4]
+
+
+def test_workers_write_where_the_study_was_begun_whatever_the_working_folder(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        run_tasks(squares(2), square, "study", mapper=LocalProcesses(2))
+        assert len(list((tmp_path / name / "study" / "tasks").iterdir())) == 2
 
 
 def test_an_error_of_somebody_else_s_is_shown_without_credentials(tmp_path):

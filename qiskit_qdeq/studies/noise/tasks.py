@@ -14,7 +14,6 @@ from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.data.split import stratified_subset
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.execution.description import Execution
-from qiskit_qdeq.execution.journal import Journal
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.programs.folder import CHECKPOINT
 from qiskit_qdeq.programs.recipes import measured_solver
@@ -97,7 +96,7 @@ def measured_task(
         data_dir: where images are.
         backend: a backend object, with execution's backend "given".
         session: an open one on it.
-        journals: folder for the journal of the jobs at a service, which is removed when all of them are done.
+        journals: folder for the journal of the jobs at a service, which its owner removes when the record is kept.
 
     Returns:
         Columns as those of `exact_task`, `clean` with the noiseless ones of the same samples, and the cost.
@@ -108,12 +107,10 @@ def measured_task(
     inputs, labels = model.prepare(split.x_test[kept]).astype(model.dtype), split.y_test[kept]
     clean = respond(model, parameters, inputs, labels, study.solver, study.layers)
     execution = Execution(**arguments["execution"])
-    journal = None if journals is None else _journal(journals, arguments)
+    journal = None if journals is None else journals / f"{Task(arguments['model'], arguments).label}.jsonl"
     with executed(model, execution, backend=backend, session=session, journal=journal) as measured:
         answer = respond(measured, parameters, inputs, labels, _measured(study), study.layers)
         gates = measured.evaluator.runner.circuit  # type: ignore[attr-defined]
-    if journal is not None and journal.path is not None:
-        journal.path.unlink(missing_ok=True)
     return {
         "device": arguments["device"],
         **_compared(answer, clean),
@@ -147,11 +144,6 @@ def _trained(
     if has_checkpoint(place / CHECKPOINT):
         trainer.resume()
     return split, study, trainer.run().parameters, models
-
-
-def _journal(folder: Path, arguments: Mapping[str, Any]) -> Journal:
-    folder.mkdir(parents=True, exist_ok=True)
-    return Journal(folder / f"{Task(arguments['model'], arguments).label}.jsonl")
 
 
 def _compared(answer: Response, clean: Response) -> dict[str, float]:

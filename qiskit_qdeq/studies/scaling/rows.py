@@ -18,15 +18,20 @@ Row = dict[str, Any]
 _FAMILY = ("encoding", "ansatz", "layers", "state_scale")
 
 
-def timing_tasks(quick: bool) -> list[Task]:
+def timing_tasks(quick: bool, memory_gib: float) -> list[Task]:
     """A task per point of every axis; points that axes share are measured once."""
-    return [Task(f"time/{name(point)}", point.as_dict()) for point in _points(axes(quick))]
+    return [_timing("time", point, quick, memory_gib) for point in _points(axes(quick))]
 
 
-def first_use_tasks(quick: bool) -> list[Task]:
+def first_use_tasks(quick: bool, memory_gib: float) -> list[Task]:
     """The default point in processes that find no compiled kernels, which takes too long for `quick`."""
     points = [Point.of(encoding, "equilibrium") for encoding in ENCODINGS if not quick]
-    return [Task(f"first-use/{name(point)}", {**point.as_dict(), "first_use": True}) for point in points]
+    return [_timing("first-use", point, quick, memory_gib) for point in points]
+
+
+def _timing(what: str, point: Point, quick: bool, memory_gib: float) -> Task:
+    arguments = {"point": point.as_dict(), "seconds": 0.5 if quick else 2.0, "memory_gib": memory_gib}
+    return Task(f"{what}/{name(point)}", {**arguments, "first_use": what == "first-use"})
 
 
 def device_tasks(quick: bool, backend: str) -> list[Task]:
@@ -77,7 +82,7 @@ def name(point: Point) -> str:
 
 def point_rows(tasks: Sequence[Task], results: Sequence[Mapping[str, Any]], quick: bool) -> list[Row]:
     """A row per axis and point, in the order of the axes: the axis's name and `value`, the point, its figures."""
-    points = [Point(**task.arguments.get("point", task.arguments)) for task in tasks]
+    points = [Point(**task.arguments["point"]) for task in tasks]
     found = dict(zip(points, results, strict=True))
     beyond = sorted({point.num_qubits for point in points} - {p.num_qubits for p in _points(axes(quick))})
     rows = []

@@ -27,19 +27,16 @@ _STEPS = 20
 _LEAST = 2
 
 
-def timing_task(
-    arguments: Mapping[str, Any], *, seconds: float, timeout: float = 300.0, memory_gib: float = 6.0
-) -> dict[str, Any]:
-    """Measure a training step and a prediction of the point `arguments`.
+def timing_task(arguments: Mapping[str, Any], *, timeout: float = 300.0) -> dict[str, Any]:
+    """Measure a training step and a prediction of a point.
 
     A process in which kernels had to be compiled, which happens once per machine, is not what is measured: it is run again.
     With `first_use` that process is what is measured.
 
     Args:
-        arguments: fields of `Point`, and `first_use`: true for a process that finds no compiled kernels.
-        seconds: of training, and of prediction, that are enough.
+        arguments: `point`, fields of `Point`; `seconds` of training, and of prediction, that are enough; `memory_gib` that
+            the process may take; `first_use`: whether it is to find no compiled kernels.
         timeout: seconds after which the process is ended.
-        memory_gib: that it may take.
 
     Returns:
         `refused`: None, or why there are no figures; `ms_per_step` and `ms_per_prediction` (of one sample), medians, with
@@ -50,10 +47,9 @@ def timing_task(
     Raises:
         ExecutionError: if the process fails in a way nobody foresees.
     """
-    values = dict(arguments)
-    first_use = bool(values.pop("first_use", False))
-    point_of(values)
-    question = {"point": values, "seconds": seconds, "memory_gib": memory_gib}
+    question = dict(arguments)
+    first_use = question.pop("first_use")
+    point_of(question["point"])
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = _asked(question, timeout, {"NUMBA_CACHE_DIR": folder} if first_use else {})
@@ -62,7 +58,7 @@ def timing_task(
     except TimeoutError as error:
         return {"refused": str(error)}
     except MemoryError as error:
-        return {"refused": _too_much(memory_gib, error)}
+        return {"refused": _too_much(question["memory_gib"], error)}
     return {name: value for name, value in found.items() if name != "compiled"}
 
 

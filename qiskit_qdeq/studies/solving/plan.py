@@ -12,7 +12,7 @@ from qiskit_qdeq.presets import ENCODINGS
 from qiskit_qdeq.studies.solving.cells import SOLVERS, TOLERANCES, Cell
 from qiskit_qdeq.studies.solving.equilibria import maps_task
 from qiskit_qdeq.studies.solving.exact_tasks import solve_task, train_task
-from qiskit_qdeq.studies.solving.shot_tasks import Device, gradients_task, shot_train_task, shots_task
+from qiskit_qdeq.studies.solving.shot_tasks import ShotPlace, gradients_task, shot_train_task, shots_task
 from qiskit_qdeq.studies.tasks import Task
 from qiskit_qdeq.training.config import STARTS
 
@@ -99,7 +99,7 @@ QUICK = Sizes(
 )
 
 
-def perform(arguments: Mapping[str, Any], *, data_dir: str | None, device: Device) -> dict[str, Any]:
+def perform(arguments: Mapping[str, Any], *, data_dir: str | None, device: ShotPlace) -> dict[str, Any]:
     """Do a task of any part."""
     part = arguments["part"]
     exact = {"maps": maps_task, "solves": solve_task, "trainings": train_task}
@@ -133,7 +133,7 @@ def exact_tasks(data: Mapping[str, Any], sizes: Sizes) -> list[Task]:
     return tasks
 
 
-def shot_tasks(data: Mapping[str, Any], sizes: Sizes, device: Device) -> list[Task]:
+def shot_tasks(data: Mapping[str, Any], sizes: Sizes, device: ShotPlace) -> list[Task]:
     """What measures circuits; `device` is part of what the results depend on."""
     where = device.description
     tasks = []

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from qiskit_qdeq.equilibrium.driver import solve
 from qiskit_qdeq.evaluation.protocol import Cost
 from qiskit_qdeq.exceptions import ConvergenceError, ConvergenceWarning
 from qiskit_qdeq.execution.description import Execution
+from qiskit_qdeq.execution.devices import device_identity
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.gradient.implicit import BACKWARD_MODES, Backward
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.studies.solving.cells import SOLVERS, Cell, refusal
 from qiskit_qdeq.studies.solving.exact_tasks import TIGHT, described_solution, errors_of, first_iterate
 from qiskit_qdeq.studies.solving.places import Place, compared, weight_gradient
+from qiskit_qdeq.studies.tasks import Task
 from qiskit_qdeq.training.config import STARTS
 from qiskit_qdeq.training.trainer import Trainer
 
@@ -32,12 +35,17 @@ DEFAULT_SOLVERS = ("broyden", "probe")
 
 
 @dataclass(frozen=True)
-class Device:
-    """Where the shot part runs: a name such as "aer", or a backend object, and the execution mode or an open session."""
+class ShotPlace:
+    """Where the shot part runs: a name such as "aer", or a backend object, and the execution mode or an open session.
+
+    Attributes:
+        journals: folder for the journals of jobs at a service, by which a task that is done again fetches what was paid for.
+    """
 
     backend: Any = "aer"
     mode: str = "job"
     session: Any = None
+    journals: Path | None = None
 
     @property
     def is_local(self) -> bool:
@@ -46,18 +54,19 @@ class Device:
 
     @property
     def description(self) -> str:
-        """In words."""
-        return self.backend if isinstance(self.backend, str) else f"given:{getattr(self.backend, 'name', 'backend')}"
+        """In words, which tell two simulators of different noise apart."""
+        return self.backend if isinstance(self.backend, str) else f"given:{device_identity(self.backend)}"
 
     def execution(self, shots: int, seed: int) -> Execution:
         """For a number of shots."""
         name = self.backend if isinstance(self.backend, str) else "given"
         return Execution(name, shots=shots, seed=seed, mode=self.mode)
 
-    def running(self, model: QDEQModel, shots: int, seed: int) -> AbstractContextManager[QDEQModel]:
-        """`model` with its circuits run there."""
+    def running(self, model: QDEQModel, shots: int, seed: int, label: str) -> AbstractContextManager[QDEQModel]:
+        """`model` with its circuits run there; `label` names the journal."""
         given = {} if isinstance(self.backend, str) else {"backend": self.backend, "session": self.session}
-        return executed(model, self.execution(shots, seed), **given)
+        journal = None if self.journals is None else self.journals / f"{label}.jsonl"
+        return executed(model, self.execution(shots, seed), journal=journal, **given)
 
 
 def shot_cells(tols: Sequence[float]) -> list[Cell]:
@@ -72,7 +81,7 @@ def shot_cells(tols: Sequence[float]) -> list[Cell]:
     return cells
 
 
-def shots_task(arguments: Mapping[str, Any], data_dir: str | None, device: Device) -> dict[str, Any]:
+def shots_task(arguments: Mapping[str, Any], data_dir: str | None, device: ShotPlace) -> dict[str, Any]:
     """All solvers from shots at trained weights: steps, circuits, how solves end, errors, accuracy.
 
     `arguments`: train, epochs, samples, shots, tols.
@@ -87,7 +96,7 @@ def shots_task(arguments: Mapping[str, Any], data_dir: str | None, device: Devic
     tight = solve(problem, TIGHT, on_failure="accept")
     exact = _accuracy(model, parameters, problem.at(tight.state).features, labels)
     rows: list[dict[str, Any]] = []
-    with device.running(model, arguments["shots"], seed) as measured:
+    with device.running(model, arguments["shots"], seed, Task("", arguments).label) as measured:
         for cell in shot_cells(arguments["tols"]):
             row: dict[str, Any] = {"solver": cell.solver, "start": cell.start, "tol": cell.tol}
             if reason := refusal(cell, model):
@@ -118,7 +127,7 @@ def _per_sample(cost: Cost, samples: int) -> dict[str, float]:
     return {"circuits": cost.circuits / samples, "shots_taken": cost.shots / samples, "jobs": float(cost.jobs)}
 
 
-def gradients_task(arguments: Mapping[str, Any], data_dir: str | None, device: Device) -> dict[str, Any]:
+def gradients_task(arguments: Mapping[str, Any], data_dir: str | None, device: ShotPlace) -> dict[str, Any]:
     """Gradients of all backward modes from the same measured circuits, against the exact implicit gradient.
 
     `arguments`: train, epochs, weights, samples, shots, repeats.
@@ -133,7 +142,7 @@ def gradients_task(arguments: Mapping[str, Any], data_dir: str | None, device: D
     tight = solve(problem, TIGHT, on_failure="accept")
     exact = weight_gradient(model, parameters, problem, labels, tight, Backward())
     rows: list[dict[str, Any]] = []
-    with device.running(model, arguments["shots"], seed) as measured:
+    with device.running(model, arguments["shots"], seed, Task("", arguments).label) as measured:
         bound = measured.evaluator.bind(weights)
         for name, repeat in itertools.product(DEFAULT_SOLVERS, range(arguments["repeats"])):
             cell = Cell(name)
@@ -158,22 +167,22 @@ def gradients_task(arguments: Mapping[str, Any], data_dir: str | None, device: D
     return {"cells": rows, "circuits": circuits, "samples": len(inputs), "length": float(np.linalg.norm(exact))}
 
 
-def shot_train_task(arguments: Mapping[str, Any], data_dir: str | None, device: Device) -> dict[str, Any]:
+def shot_train_task(arguments: Mapping[str, Any], data_dir: str | None, device: ShotPlace) -> dict[str, Any]:
     """Train from shots with one solver, for every start and backward mode asked for.
 
     `arguments`: train (its epochs and batch size are the recipe's where it has none), solver, choices (start, mode), shots,
     samples.
     """
-    place, rows = Place.of(arguments["train"], data_dir), []
+    place, rows, label = Place.of(arguments["train"], data_dir), [], Task("", arguments).label
     chosen = stratified_subset(place.split.y_train, arguments["samples"], np.random.default_rng(0))
-    for start, mode in arguments["choices"]:
+    for number, (start, mode) in enumerate(arguments["choices"]):
         cell = Cell(arguments["solver"], start, backward=mode)
         row: dict[str, Any] = {"solver": cell.solver, "start": start, "backward": mode}
         if reason := refusal(cell, place.model):
             rows.append({**row, "refused": reason})
             continue
         with (
-            device.running(place.model, arguments["shots"], place.recipe.seed) as measured,
+            device.running(place.model, arguments["shots"], place.recipe.seed, f"{label}-{number}") as measured,
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", ConvergenceWarning)
