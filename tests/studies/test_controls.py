@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
@@ -28,6 +31,22 @@ def test_a_control_learns_digits_from_sixteen_averages(split, name):
 def test_parameters_are_the_trained_numbers(split):
     assert control("logistic", split)["num_parameters"] == 4 * 16 + 4
     assert control("mlp", split)["num_parameters"] == 32 * 16 + 32 + 4 * 32 + 4
+
+
+def test_a_logistic_regression_that_did_not_converge_says_so_and_a_network_does_not(split, monkeypatch):
+    monkeypatch.setattr(LogisticRegression, "fit", stopped_after_three_steps(LogisticRegression.fit))
+    monkeypatch.setattr(MLPClassifier, "fit", stopped_after_three_steps(MLPClassifier.fit))
+    with pytest.warns(ConvergenceWarning):
+        control("logistic", split)
+    # warnings are errors
+    control("mlp", split)
+
+
+def stopped_after_three_steps(fit):
+    def stopped(self, x, y):
+        return fit(self.set_params(max_iter=3), x, y)
+
+    return stopped
 
 
 @pytest.mark.parametrize("name", CONTROLS)
