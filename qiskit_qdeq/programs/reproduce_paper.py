@@ -21,6 +21,7 @@ from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
 from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of
 from qiskit_qdeq.studies.tasks import Mapper, Task
+from qiskit_qdeq.visualization import save_figures
 
 _PUBLISHED = Path(__file__).parent.parent / "studies" / "published.json"
 _OF_THE_PAPER = tuple(name for name in TABLES if name != "digits-4")
@@ -48,7 +49,9 @@ class ReproduceArguments(StudyArguments):
     )
     no_times: bool = option(False, "leave out the columns of time, memory and circuits, which are measured row by row")
     published: str | None = option(
-        None, "JSON file with more published figures: {table: {'amplitude IMPLICIT': {'test_accuracy': 0.93}}}"
+        None,
+        "JSON file with more published figures: {'source': 'where from', table: {'amplitude IMPLICIT': "
+        "{'test_accuracy': 0.93}}}",
     )
     output: str = option("paper-tables", "folder of the study; the same folder again goes on where it stopped")
 
@@ -90,11 +93,11 @@ def main(
     profiles = {row.label: task for row in rows if (task := row.profile()) is not None and not options.no_times}
     with studying("reproduce", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)
-        found = iter(study.run(runs, work, "training"))
+        trained = iter(study.run(runs, work, "training"))
         # one at a time: what is timed shares the machine with nothing, but for a trial of all columns
         timed = study.run(profiles.values(), work, "timing", mapper=None if options.quick else map)
         measured = dict(zip(profiles, timed, strict=True))
-        figures = _figures(rows, found, measured, published, seeds)
+        figures = _figures(rows, trained, measured, published, seeds)
         results = {
             "rows": figures,
             "skipped": skipped,
@@ -102,13 +105,15 @@ def main(
             "arguments": _plain(options),
             "seeds": seeds,
         }
+        # before any figure: what hours of training gave shall not depend on a picture
+        found = study.write(results, markdown(figures, skipped), {})
         pictures = {
             "accuracy": draw_accuracy(figures, ("paper", "default", "baseline", "control")),
             "ablation": draw_accuracy(figures, ("ablation",)),
             "cost": draw_cost(figures),
         }
-        drawn = {name: picture for name, picture in pictures.items() if picture is not None}
-        return study.write(results, markdown(figures, skipped), drawn)
+        save_figures(study.folder, {name: picture for name, picture in pictures.items() if picture is not None})
+        return found
 
 
 def command(words: Sequence[str] | None = None) -> int:
@@ -158,7 +163,7 @@ def _seeds(options: ReproduceArguments) -> int:
 
 
 def _published(file: str | None) -> dict[str, Any]:
-    """The published figures, with those of the user's file beside them or instead of them."""
+    """The published figures, with those of the user's file beside them or instead of them, and the sources of both."""
     found: dict[str, Any] = json.loads(_PUBLISHED.read_text("utf-8"))
     if file is None:
         return found
@@ -167,16 +172,23 @@ def _published(file: str | None) -> dict[str, Any]:
         if path.stat().st_size > _LARGEST_FILE:
             raise InputError(f"--published {file} is larger than {_LARGEST_FILE} bytes: it holds no table of figures")
         more = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"--published {file} cannot be read as JSON: {error}") from None
-    for table, rows in more.items() if isinstance(more, dict) else [(None, None)]:
-        if table == "source":
-            continue
+    if not isinstance(more, dict):
+        raise InputError(f"--published {file} must map tables ({', '.join(TABLES)}) to rows, got {type(more).__name__}")
+    source = more.pop("source", path.name)
+    if not isinstance(source, str):
+        raise InputError(f"--published {file}: source must say in words where the figures are from, got {source!r}")
+    found["source"] = f"{source}; figures that it does not have: {found['source']}"
+    for table, rows in more.items():
         if table not in TABLES or not isinstance(rows, dict):
             raise InputError(f"--published {file} must map tables ({', '.join(TABLES)}) to rows, got {table!r}")
+        known = _published_rows(table)
         for row, columns in rows.items():
+            if row not in known:
+                raise InputError(f"--published {file}: {table} has rows {', '.join(known)}, got {row!r}")
             value = columns.get("test_accuracy") if isinstance(columns, dict) else None
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise InputError(
@@ -185,6 +197,12 @@ def _published(file: str | None) -> dict[str, Any]:
                 )
         found[table] = {**found.get(table, {}), **rows}
     return found
+
+
+def _published_rows(table: str) -> list[str]:
+    """Which rows of a table can have published figures: all of its own, and the paper's best."""
+    rows = rows_of(table, Scale(), ("wang", "pca", "vae"))
+    return ["best", *dict.fromkeys(row.published_key for row in rows)]
 
 
 def _check_data(tables: Sequence[str], data_dir: str | None) -> None:

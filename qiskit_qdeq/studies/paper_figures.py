@@ -82,8 +82,12 @@ def _draw_rows(axes: Axes, rows: Sequence[Figures]) -> None:
 
 
 def draw_cost(rows: Sequence[Figures]) -> Figure | None:
-    """Per table: milliseconds of a training step and circuits that a device runs for a step, against accuracy."""
+    """Per table: milliseconds of a training step and circuits that a device runs for a step, against accuracy.
+
+    Amplitude encoding only: None if there are no such rows.
+    """
     rows = [row for row in rows if row["train_circuits"] and row["group"] in ("paper", "default")]
+    rows = [row for row in rows if row["encoding"] == "amplitude"]
     names = [name for name in TABLES if any(row["table"] == name for row in rows)]
     if not names:
         return None
@@ -94,7 +98,7 @@ def draw_cost(rows: Sequence[Figures]) -> Figure | None:
         ("train_circuits", "circuits per training step on a device"),
     )
     for line, name in zip(panels, names, strict=True):
-        members = [row for row in rows if row["table"] == name and row["encoding"] == "amplitude"]
+        members = [row for row in rows if row["table"] == name]
         for axes, (column, text) in zip(line, columns, strict=True):
             _draw_costs(axes, members, column)
             label(axes, TABLES[name].title, text, "test accuracy (%)")

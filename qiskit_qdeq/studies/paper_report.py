@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.paper_rows import TABLES, Row
 from qiskit_qdeq.studies.statistics import Spread, difference
 
@@ -106,12 +107,11 @@ def markdown(rows: Sequence[Figures], skipped: Sequence[str] = ()) -> str:
 
 
 def _table(rows: Sequence[Figures]) -> list[str]:
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|" + "--:|" * (len(_COLUMNS) - 1)]
+    lines: list[list[str]] = []
     for (group, encoding), members in groupby(rows, key=lambda row: (row["group"], row["encoding"])):
         title = _TITLES[group] + (f", {encoding} encoding" if encoding else "")
-        lines.append(f"| **{title}** |" + " |" * (len(_COLUMNS) - 1))
-        lines += ["| " + " | ".join(_cells(row)) + " |" for row in members]
-    return lines
+        lines += [[f"**{title}**", *[""] * (len(_COLUMNS) - 1)], *map(_cells, members)]
+    return table(_COLUMNS, lines)
 
 
 def row_name(row: Figures) -> str:
@@ -159,19 +159,17 @@ def _differences(rows: Sequence[Figures]) -> list[str]:
             read = row["layers"]["1"] if row["layers"] else None
             if read is not None:
                 points = 100 * (row["mean"] - read)
-                lines.append(f"| {_TITLES[group]}, {encoding}: read at q* - read after one layer | {points:+.2f} | |")
+                lines.append((f"{_TITLES[group]}, {encoding}: read at q* - read after one layer", f"{points:+.2f}", ""))
     ours, theirs = (found.get((group, "amplitude", "IMPLICIT")) for group in ("default", "paper"))
     for name in ("logistic", "svm"):
         control = found.get(("control", "", name))
         lines += [_compared(f"default preset, IMPLICIT - {_NAMES[name]}", ours, control)] if ours and control else []
     lines += [_compared("IMPLICIT, default preset - authors' model", ours, theirs)] if ours and theirs else []
-    if not lines:
-        return []
-    return ["| difference of test accuracies | points | in standard errors |", "|---|--:|--:|", *lines]
+    return table(("difference of test accuracies", "points", "in standard errors"), lines) if lines else []
 
 
-def _compared(label: str, first: Figures, second: Figures) -> str:
+def _compared(label: str, first: Figures, second: Figures) -> tuple[str, str, str]:
     value, error = difference(Spread.of(first["test_accuracy"]), Spread.of(second["test_accuracy"]))
     if not error:
-        return f"| {label} | {100 * value:+.2f} | |"
-    return f"| {label} | {100 * value:+.2f} ± {100 * error:.2f} | {value / error:+.1f} |"
+        return label, f"{100 * value:+.2f}", ""
+    return label, f"{100 * value:+.2f} ± {100 * error:.2f}", f"{value / error:+.1f}"

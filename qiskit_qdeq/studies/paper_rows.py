@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qiskit_qdeq.exceptions import InputError
+from qiskit_qdeq.studies.controls import CONTROLS, SVM_SAMPLES
 from qiskit_qdeq.studies.tasks import Task
 
 #: The authors' minibatch.
@@ -19,7 +20,6 @@ BATCH = 256
 #: Explicit layers of a warm-up, as in the authors' runs on MNIST-4.
 WARMUP_LAYERS = 2
 DIRECT_LAYERS = {"paper": (1, 2, 5, 10), "default": (1, 5)}
-CONTROLS = ("logistic", "mlp", "svm")
 GROUPS = ("paper", "default", "ablation", "baseline", "control")
 
 
@@ -37,6 +37,7 @@ class Table:
         encodings: of the paper's rows.
         baselines: names of `run_baseline`, each for all encodings.
         ablation: whether the steps from the authors' model to the default preset are rows, too.
+        default_batch: the minibatch of the default preset.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Table:
     encodings: tuple[str, ...] = ("amplitude",)
     baselines: tuple[str, ...] = ()
     ablation: bool = False
+    default_batch: int = BATCH
 
 
 _TEN: Any = {"num_qubits": 10, "classes": tuple(range(10)), "epochs": 100, "default_epochs": 25}
@@ -57,7 +59,7 @@ _SINGLE = {"dtype": "float32"}
 _BOTH = ("amplitude", "angle")
 _ALL = ("wang", "pca", "vae")
 TABLES = {
-    "digits-4": Table("digits 0, 3, 6, 9", "digits", 4, None, 433, 100, 100, {}, _BOTH, ("wang", "pca"), True),
+    "digits-4": Table("digits 0, 3, 6, 9", "digits", 4, None, 434, 100, 100, {}, _BOTH, ("wang", "pca"), True, 64),
     "mnist-4": Table("MNIST-4", "mnist", 4, None, 19_136, 100, 100, {}, _BOTH, _ALL, True),
     "mnist-10": Table("MNIST-10", "mnist", train_samples=48_000, options=_SINGLE, **_TEN),
     "fashion-10": Table("FashionMNIST-10", "fashion_mnist", train_samples=48_000, options=_SINGLE, **_TEN),
@@ -77,8 +79,11 @@ _ABLATION: tuple[tuple[str, dict[str, Any]], ...] = (
         "rate 0.1, cosine, clip 1, no dropout",
         {"learning_rate": 0.1, "schedule": "cosine", "clip_norm": 1.0, "dropout": 0.0},
     ),
+    ("minibatches of 64", {"batch_size": 64}),
     ("own normalization", {"normalization": "own"}),
     ("half the state fed back", {"state_scale": 0.5}),
+    # the authors give the linear layer N copies of each value; nothing else is left of their preset by then
+    ("each value once", {"preset": "default"}),
 )
 
 
@@ -118,8 +123,10 @@ class Row:
         return self.kind == "train" and self.arguments["mode"] == "implicit"
 
     def seeds(self, count: int) -> range:
-        """Those of `count` that make a difference: two of the controls have no random start."""
-        return range(1 if self.name in ("logistic", "svm") else count)
+        """Those of `count` that make a difference: logistic regression has no random start, nor has a kernel machine that
+        gets all samples."""
+        all_samples = _samples(TABLES[self.table], self.arguments["limit"]) <= SVM_SAMPLES
+        return range(1 if self.name == "logistic" or (self.name == "svm" and all_samples) else count)
 
     def task(self, seed: int) -> Task:
         """The run of one seed."""
@@ -172,41 +179,44 @@ def rows_of(name: str, scale: Scale, available: Sequence[str]) -> list[Row]:
 
 def _trained(name: str, table: Table, scale: Scale) -> Iterator[Row]:
     paper, default = scale.epochs or table.epochs, scale.epochs or table.default_epochs
+    samples = _samples(table, scale.limit)
 
-    def row(group: str, label: str, encoding: str, epochs: int, **more: Any) -> Row:
+    def row(group: str, label: str, encoding: str, epochs: int, batch: int, **more: Any) -> Row:
         arguments = {
             **_data(table, scale),
             **table.options,
             "preset": "default" if group == "default" else "paper",
             "encoding": encoding,
             "epochs": epochs,
-            "batch_size": BATCH if table.data != "digits" or group != "default" else 64,
+            "batch_size": batch,
             "mode": "implicit",
             **more,
         }
         return Row(name, group, label, encoding, "train", arguments)
 
     for encoding in table.encodings:
-        for group, epochs in (("paper", paper), ("default", default)):
+        for group, epochs, batch in (("paper", paper, BATCH), ("default", default, table.default_batch)):
             if group == "default" and encoding != "amplitude":
                 continue
-            warmup = max(1, epochs * _steps(table, scale) // 2)
-            yield row(group, "IMPLICIT", encoding, epochs)
-            yield row(group, "IMPLICIT+WARMUP", encoding, epochs, warmup=warmup, layers=WARMUP_LAYERS)
+            warmup = max(1, epochs * -(-samples // batch) // 2)
+            yield row(group, "IMPLICIT", encoding, epochs, batch)
+            yield row(group, "IMPLICIT+WARMUP", encoding, epochs, batch, warmup=warmup, layers=WARMUP_LAYERS)
             penalty = {"regularization": "none"} if group == "paper" else {}
             for layers in DIRECT_LAYERS[group]:
-                yield row(group, f"DIRECT-{layers}", encoding, epochs, mode="direct", layers=layers, **penalty)
+                yield row(group, f"DIRECT-{layers}", encoding, epochs, batch, mode="direct", layers=layers, **penalty)
     if not table.ablation:
         return
     changes: dict[str, Any] = {}
     for label, change in _ABLATION:
         # four qubits have one product of four Z, and MNIST's normalization is the paper's
-        if (table.num_qubits == 4 and label == "readout zzzz") or (
-            table.data in ("digits", "mnist") and "normalization" in change
+        if (
+            (table.num_qubits == 4 and label == "readout zzzz")
+            or (table.data in ("digits", "mnist") and "normalization" in change)
+            or change.get("batch_size", table.default_batch) != table.default_batch
         ):
             continue
         changes |= change
-        yield row("ablation", label, "amplitude", default, **changes)
+        yield row("ablation", label, "amplitude", default, BATCH, **changes)
 
 
 def _baselines(name: str, table: Table, scale: Scale, available: Sequence[str]) -> Iterator[Row]:
@@ -230,7 +240,6 @@ def _data(table: Table, scale: Scale) -> dict[str, Any]:
     return chosen | {"classes": None if table.classes is None else list(table.classes)}
 
 
-def _steps(table: Table, scale: Scale) -> int:
-    """Steps of an epoch."""
-    samples = min(table.train_samples, scale.limit or table.train_samples)
-    return -(-samples // BATCH)
+def _samples(table: Table, limit: int | None) -> int:
+    """Training samples of a run."""
+    return min(table.train_samples, limit or table.train_samples)

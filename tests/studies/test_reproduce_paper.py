@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -9,11 +10,13 @@ import pytest
 from qiskit_qdeq.exceptions import InputError, StudyError
 from qiskit_qdeq.programs import reproduce_paper
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
-from qiskit_qdeq.programs.recipes import model_of, training_of
+from qiskit_qdeq.programs.recipes import model_of, normalization_of, training_of
+from qiskit_qdeq.studies import profiles
 from qiskit_qdeq.studies.paper_report import figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import QUICK, TABLES, Scale, rows_of
 from qiskit_qdeq.studies.statistics import Spread, difference
 from qiskit_qdeq.studies.training_tasks import described, train_task
+from qiskit_qdeq.training.trainer import Trainer
 
 EVERYTHING = ("wang", "pca", "vae")
 SMALL = {"tables": ["digits-4"], "encodings": ["amplitude"], "epochs": 1, "limit": 60, "workers": 1, "quiet": True}
@@ -53,28 +56,65 @@ def test_the_papers_rows_have_the_authors_recipe():
     assert (config.optimizer, config.learning_rate, config.batch_size, config.clip_norm) == ("adam", 0.005, 256, 0.25)
     assert (config.epochs, config.dropout, config.seed, config.layers) == (100, 0.05, 3, 2)
     assert (config.solver.name, config.solver.max_steps, config.regularization.kind) == ("broyden", 10, "hutchinson")
-    # 433 samples are two steps an epoch, half of them warm-up
+    assert len(split.x_train) == TABLES["digits-4"].train_samples
+    # 434 samples are two steps an epoch, half of them warm-up
     assert config.warmup_steps == 100
     assert model_of(options, split).build().num_parameters == 107
 
 
-def test_the_last_step_of_the_ablation_is_the_default_preset():
-    rows = rows_of("cifar-10", Scale(epochs=25), ())
-    last = [row for row in rows if row.group == "ablation"][-1]
-    default = next(row for row in rows if row.group == "default")
-    found = []
-    for row in (last, default):
-        arguments = {name: value for name, value in row.task(0).arguments.items() if name != "kind"}
-        options = from_mapping(TrainArguments, arguments)
-        sizes = type("Split", (), {"num_features": 100, "num_classes": 10})()
-        config = training_of(options, sizes).as_dict()
-        model = model_of(options, sizes).as_dict()
-        # features that enter the linear layer ten times are ten times the same feature
-        model.pop("repeat")
-        # of an adjoint equation that is solved exactly only the mode counts
-        config["backward"] = config["backward"]["mode"]
-        found.append((model, config))
-    assert found[0] == found[1]
+@pytest.mark.parametrize("scale", [Scale(), QUICK, Scale(epochs=3, limit=100)])
+@pytest.mark.parametrize(
+    ("table", "samples"),
+    [("digits-4", 434), ("mnist-4", 19_136), ("mnist-10", 48_000), ("fashion-10", 48_000), ("cifar-10", 40_000)],
+)
+def test_warm_up_is_half_of_the_steps(table, samples, scale):
+    rows = [row.arguments for row in rows_of(table, scale, ()) if row.name == "IMPLICIT+WARMUP"]
+    assert len(rows) >= 2
+    samples = min(samples, scale.limit or samples)
+    for arguments in rows:
+        steps = arguments["epochs"] * math.ceil(samples / arguments["batch_size"])
+        assert arguments["warmup"] == steps // 2
+
+
+def run_of(row):
+    """Model, training and normalization of a row."""
+    arguments = {name: value for name, value in row.task(0).arguments.items() if name != "kind"}
+    options = from_mapping(TrainArguments, arguments)
+    table = TABLES[row.table]
+    sizes = type("Split", (), {"num_features": 16 if table.num_qubits == 4 else 100, "num_classes": 4})()
+    return model_of(options, sizes).as_dict(), training_of(options, sizes).as_dict(), normalization_of(options)
+
+
+@pytest.mark.parametrize("table", [name for name, table in TABLES.items() if table.ablation])
+def test_the_ablation_goes_from_the_authors_model_to_the_default_preset(table):
+    rows = rows_of(table, Scale(epochs=25), ())
+    ablation = [row for row in rows if row.group == "ablation"]
+    ends = [
+        next(row for row in rows if row.group == group and row.name == "IMPLICIT") for group in ("paper", "default")
+    ]
+    runs = [run_of(row) for row in ablation]
+    assert [runs[0], runs[-1]] == [run_of(row) for row in ends]
+    assert all(first != second for first, second in itertools.pairwise(runs))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_default_group_is_the_default_preset(table):
+    row = next(row for row in rows_of(table, Scale(epochs=25), ()) if row.group == "default" and row.name == "IMPLICIT")
+    _, config, _ = run_of(row)
+    options = from_mapping(TrainArguments, {"data": TABLES[table].data, "num_qubits": TABLES[table].num_qubits})
+    sizes = type("Split", (), {"num_features": 16, "num_classes": 4})()
+    assert config == {**training_of(options, sizes).as_dict(), "epochs": 25}
+
+
+def test_a_row_without_a_random_start_or_draw_has_one_seed():
+    def seeds(table, scale=QUICK):
+        return {row.name: len(row.seeds(3)) for row in rows_of(table, scale, ()) if row.group == "control"}
+
+    assert seeds("mnist-4", Scale()) == seeds("digits-4", Scale()) == {"logistic": 1, "mlp": 3, "svm": 1}
+    for table in ("mnist-10", "fashion-10", "cifar-10"):
+        # the kernel machine gets 20,000 of the samples, drawn by the seed
+        assert seeds(table, Scale()) == {"logistic": 1, "mlp": 3, "svm": 3}
+        assert seeds(table) == {"logistic": 1, "mlp": 3, "svm": 1}
 
 
 def test_a_study_has_all_columns_and_files(study):
@@ -95,8 +135,8 @@ def test_a_study_has_all_columns_and_files(study):
     # K + 1 circuits of a sample's map and one at its solution
     assert implicit["inference_circuits"] == 6
     assert [rows["paper", f"DIRECT-{layers}"]["inference_circuits"] for layers in (1, 2, 5, 10)] == [1, 2, 5, 10]
-    # five circuits of each of 256 samples, ten for all, then values and shifts of the weights that matter
-    assert implicit["train_circuits"] == 256 * 5 + 10 + 256 * (1 + 68)
+    # five circuits of each of the 60 samples, ten for all, then values and shifts of the weights that matter
+    assert implicit["train_circuits"] == 60 * 5 + 10 + 60 * (1 + 68)
     assert implicit["peak_mib"] > 50
     assert set(implicit["layers"]) == {"1", "2", "5"}
     assert rows["control", "logistic"]["num_parameters"] == 4 * 17
@@ -115,8 +155,6 @@ def test_the_same_command_again_does_nothing_twice(study, monkeypatch):
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     arguments = {"data": "digits", "epochs": 3, "seed": 1, "limit": 100}
     whole = train_task(arguments, folder=tmp_path / "whole", data_dir=None)
-    from qiskit_qdeq.training.trainer import Trainer
-
     rows = Trainer.rows
 
     def dies(self, step):
@@ -145,6 +183,52 @@ def test_one_run_that_fails_leaves_the_others(tmp_path, monkeypatch):
     assert len(list((tmp_path / "tasks").glob("*.json"))) == 2
 
 
+@pytest.mark.parametrize(("limit", "kept", "batch"), [(60, 60, 60), (300, 300, 256), (None, 434, 256)])
+def test_time_is_measured_on_the_samples_of_the_run(monkeypatch, limit, kept, batch):
+    row = next(row for row in rows_of("digits-4", Scale(limit=limit), ()) if row.name == "DIRECT-1")
+    arguments = {name: value for name, value in row.profile().arguments.items() if name != "kind"}
+    seen = []
+
+    def measure(module, question):
+        class Watched(Trainer):
+            def __init__(self, model, config, x, y):
+                seen.append((len(x), config.batch_size))
+                super().__init__(model, config, x, y)
+
+        monkeypatch.setattr(profiles, "Trainer", Watched)
+        return profiles._measure(**question)
+
+    monkeypatch.setattr(profiles, "in_fresh_process", measure)
+    found = profiles.profile_task(arguments, data_dir=None)
+    assert seen == [(kept, batch)]
+    # a value and the shifts of 68 gate angles, of each sample of a full step
+    assert found["train_circuits"] == batch * (1 + 68)
+
+
+def test_rows_with_angles_alone_are_a_study(tmp_path, monkeypatch):
+    done = {"test_accuracy": 0.5, "steps": 1, "ms_per_step": 2.0, "peak_mib": 3.0}
+    done |= {"train_circuits": 4, "inference_circuits": 5}
+    monkeypatch.setattr(reproduce_paper, "perform", lambda *arguments, **more: done)
+    options = {**SMALL, "groups": ["paper"], "encodings": ["angle"], "seeds": 1, "output": str(tmp_path)}
+    rows = reproduce_paper.main(None, options)["rows"]
+    assert {(row["encoding"], row["train_circuits"]) for row in rows} == {("angle", 4)}
+    assert (tmp_path / "accuracy.png").exists()
+    # it shows amplitude encoding
+    assert not (tmp_path / "cost.png").exists()
+
+
+def test_a_figure_that_fails_leaves_the_results(tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise ValueError("no font")
+
+    monkeypatch.setattr(reproduce_paper, "draw_accuracy", fails)
+    monkeypatch.setattr(reproduce_paper, "perform", lambda *arguments, **more: {"test_accuracy": 0.5})
+    with pytest.raises(ValueError, match="no font"):
+        reproduce_paper.main(None, {**SMALL, "groups": ["control"], "seeds": 1, "output": str(tmp_path)})
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 3
+    assert "RBF SVM" in (tmp_path / "results.md").read_text()
+
+
 def test_columns_of_time_can_be_left_out(tmp_path):
     options = {**SMALL, "groups": ["default"], "seeds": 1, "no_times": True, "output": str(tmp_path)}
     rows = reproduce_paper.main(None, options)["rows"]
@@ -155,8 +239,9 @@ def test_columns_of_time_can_be_left_out(tmp_path):
 
 def test_own_published_figures_stand_beside_the_rows(tmp_path):
     file = tmp_path / "published.json"
-    file.write_text(json.dumps({"digits-4": {"amplitude IMPLICIT": {"test_accuracy": 0.5}}}))
+    file.write_text(json.dumps({"source": "a thesis", "digits-4": {"amplitude IMPLICIT": {"test_accuracy": 0.5}}}))
     found = reproduce_paper._published(str(file))
+    assert found["source"].startswith("a thesis; figures that it does not have: Schleich et al.")
     row = next(row for row in rows_of("digits-4", Scale(), ()) if row.name == "IMPLICIT")
     figures = figures_of(row, [{"test_accuracy": 0.75, "steps": 1, "train_seconds": 2.0}], None, found["digits-4"])
     assert figures["published"] == 0.5
@@ -185,13 +270,31 @@ def test_mistakes_are_named(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "3", '{"mnist-4": 3}', '{"mnist-9": {}}', '{"mnist-4": {"IMPLICIT": {"test_accuracy": 93.4}}}', "{"]
+    ("text", "message"),
+    [
+        ("[]", "got list"),
+        ("3", "got int"),
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"source": 3}', "source must say in words"),
+        ('{"mnist-4": 3}', "got 'mnist-4'"),
+        ('{"mnist-9": {}}', "got 'mnist-9'"),
+        ('{"mnist-4": {"amplitude IMPLICIT": {"test_accuracy": 93.4}}}', "a fraction"),
+        ('{"mnist-4": {"amplitude IMPLCIT": {"test_accuracy": 0.9}}}', "has rows best, .*got 'amplitude IMPLCIT'"),
+        ('{"mnist-10": {"angle IMPLICIT": {"test_accuracy": 0.7}}}', "got 'angle IMPLICIT'"),
+    ],
 )
-def test_a_published_file_of_another_form_is_refused(tmp_path, text):
+def test_a_published_file_of_another_form_is_refused(tmp_path, text, message):
     file = tmp_path / "published.json"
     file.write_text(text)
-    with pytest.raises(InputError, match="--published"):
+    with pytest.raises(InputError, match=f"--published.*{message}"):
         reproduce_paper._published(str(file))
+
+
+def test_the_packages_own_published_figures_would_be_accepted():
+    own = json.loads(reproduce_paper._PUBLISHED.read_text())
+    found = reproduce_paper._published(str(reproduce_paper._PUBLISHED))
+    assert {**found, "source": own["source"]} == own
 
 
 def test_spread_and_difference_are_those_of_statistics_books():
