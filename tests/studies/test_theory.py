@@ -22,9 +22,10 @@ from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.solvers import Broyden, Newton
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.paper_theory import CHECKS, main
+from qiskit_qdeq.studies.theory import existence, synthetic
 from qiskit_qdeq.studies.theory.contraction import Snapshots
 from qiskit_qdeq.studies.theory.existence import conditions
-from qiskit_qdeq.studies.theory.finding import Finding, Setting, paper_model
+from qiskit_qdeq.studies.theory.finding import Finding, Setting, number, paper_model
 from qiskit_qdeq.studies.theory.gradients import MODES, problem_of, relative_error
 from qiskit_qdeq.studies.theory.overlap import claimed, overlaps
 from qiskit_qdeq.studies.theory.solvers import circuits_per_jacobian, orders
@@ -203,7 +204,7 @@ def test_every_check_prints_its_table_and_writes_its_three_files(name, tmp_path)
     assert all(row.keys() == stored["rows"][0].keys() for row in stored["rows"])
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     table = (tmp_path / f"{name}.md").read_text("utf-8")
-    assert sum(line.startswith("| ") for line in table.splitlines()) == 2 + len(stored["rows"])
+    assert sum(line.startswith("| ") for line in table.splitlines()) == 1 + len(stored["rows"])
     assert lines[0] == stored["title"]
     assert len(lines) >= 2 + len(stored["rows"])
 
@@ -223,6 +224,51 @@ def test_same_seed_same_table_and_another_seed_another(tmp_path):
     rows = [table["overlap"]["rows"] for table in tables]
     assert rows[0] == rows[1] == rows[3] != rows[2]
     assert json.loads((tmp_path / "a" / "overlap.json").read_text("utf-8"))["seed"] == 1
+
+
+def test_every_random_number_of_the_synthetic_data_is_of_the_seed(monkeypatch):
+    seeds = []
+
+    def spied(*arguments, **options):
+        seeds.append(options.get("seed"))
+        return measured(*arguments, **options)
+
+    measured = synthetic.contraction
+    monkeypatch.setattr(synthetic, "contraction", spied)
+    starts = []
+    for seed in (5, 6):
+        panel = synthetic.check(Setting(quick=True, seed=seed)).figure.axes[0]
+        starts.append([line.get_xydata()[0] for line in panel.lines[:6]])
+    assert seeds == [5] * 4 + [6] * 4
+    # those of the paths that are drawn
+    assert np.abs(np.subtract(*starts)).min() > 0
+
+
+@pytest.mark.parametrize("source", ["normal", "x = P c"])
+def test_weights_and_inputs_of_random_maps_are_of_streams_of_their_own(source, monkeypatch):
+    streams, setting, model = [], Setting(quick=True, seed=4), paper_model("amplitude")
+    generator = np.random.default_rng
+
+    def spied(seed):
+        streams.append(generator(seed).bytes(16))
+        return generator(seed)
+
+    monkeypatch.setattr(existence.np.random, "default_rng", spied)
+    inputs = existence._inputs(setting, model, 4, source, 2)
+    assert len(streams) == 1
+    existence._search(setting, model, "amplitude", source, inputs, 1, 0)
+    assert len(streams) >= 2
+    assert streams[0] not in streams[1:]
+
+
+@given(st.integers(2, 10**6), st.integers(1, 5))
+def test_a_share_of_some_is_printed_neither_as_all_nor_as_none(total, few):
+    few = min(few, total - 1)
+    for some in (few, total - few):
+        text = number(100 * some / total)
+        assert text not in ("0", "100")
+        assert float(text) == pytest.approx(100 * some / total, rel=0.006)
+    assert (number(100.0), number(0.0)) == ("100", "0")
 
 
 def test_tables_escape_bars_and_json_has_null_for_what_is_not_finite():
@@ -250,6 +296,13 @@ def test_tables_escape_bars_and_json_has_null_for_what_is_not_finite():
 def test_bad_arguments_are_refused_before_anything_is_written(arguments, message, tmp_path):
     with pytest.raises(InputError, match=message):
         main(None, {"output": tmp_path / "new", **arguments})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("check", ["existence", "all"])
+def test_data_that_cannot_be_read_are_refused_before_anything_is_written(check, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        main(None, {"check": check, "data": "mnist", "data_dir": tmp_path / "nowhere", "output": tmp_path / "new"})
     assert not (tmp_path / "new").exists()
 
 

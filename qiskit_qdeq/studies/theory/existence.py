@@ -22,7 +22,7 @@ from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium import contraction, solve
 from qiskit_qdeq.equilibrium.solvers import Newton
 from qiskit_qdeq.model import QDEQModel
-from qiskit_qdeq.studies.theory.finding import ENCODINGS, Array, Finding, Setting, paper_model, share
+from qiskit_qdeq.studies.theory.finding import ENCODINGS, Array, Finding, Setting, number, paper_model, share
 from qiskit_qdeq.visualization._figure import BLACK, CYCLE, GREY, WIDTH, label, legend, new_figure
 
 #: Inputs x = P c with c in the box: amplitude encoding is undefined at q = -c.
@@ -141,8 +141,8 @@ def conditions(split: DataSplit, num_qubits: int) -> dict[str, Any]:
 def _sentence(found: dict[str, Any]) -> str:
     return (
         f"All {found['samples']} samples of {found['data']}, n = {found['n']}: ‖x‖ > n for "
-        f"{found['longer than n %']:.1f} %, ‖x‖ > 3n for {found['longer than 3n %']:.1f} %, Lip < 1 for "
-        f"{found['contraction proven %']:.1f} %; shortest ‖x‖ {found['shortest length']:.2f}, shortest ‖x + P q‖ "
+        f"{number(found['longer than n %'])} %, ‖x‖ > 3n for {number(found['longer than 3n %'])} %, Lip < 1 for "
+        f"{number(found['contraction proven %'])} %; shortest ‖x‖ {found['shortest length']:.2f}, shortest ‖x + P q‖ "
         f"{found['shortest x + P q']:.2f}."
     )
 
@@ -160,7 +160,8 @@ def _inputs(setting: Setting, model: QDEQModel, num_qubits: int, source: str, co
 def _search(
     setting: Setting, model: QDEQModel, encoding: str, source: str, inputs: Array, draws: int, starts: int
 ) -> _Search:
-    rng = np.random.default_rng([setting.seed, model.num_states])
+    # a stream of its own: the inputs' would make weights of them
+    rng = np.random.default_rng([setting.seed, 2, model.num_states])
     lipschitz = model.lipschitz_bound(inputs)
     amplitude = encoding == "amplitude"
     solver = Newton(tol=FOUND)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from qiskit_qdeq.data import DataSplit, load_split
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.presets import model_config
+from qiskit_qdeq.studies.markdown import table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,9 +83,9 @@ class Finding:
 
     def markdown(self) -> list[str]:
         """The table in Markdown."""
-        cells = [self.columns, ("---",) * len(self.columns), *(tuple(map(_cell, row)) for row in self.rows)]
         # a bar in a cell would end it
-        return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+        columns, *lines = ([_cell(value).replace("|", "\\|") for value in row] for row in (self.columns, *self.rows))
+        return table(columns, lines, len(columns))
 
 
 def paper_model(encoding: str, num_qubits: int = 4, num_classes: int = 4, **overrides: Any) -> QDEQModel:
@@ -97,12 +98,22 @@ def share(chosen: Any) -> float:
     return 100 * float(np.mean(chosen))
 
 
+def number(value: float) -> str:
+    """Three digits, and more of a share that they would make all of it: 100 is no rounded 99.97.
+
+    >>> number(99.97), number(100.0), number(0.00123), number(12345.6)
+    ('99.97', '100', '0.00123', '12346')
+    """
+    if abs(value) >= 1000 and math.isfinite(value):
+        return f"{value:.0f}"
+    texts = (f"{value:.{digits}g}" for digits in range(3, 18))
+    return next(text for text in texts if text != "100" or value == 100)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 or not math.isfinite(value) else f"{value:.0f}"
-    return str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:
