@@ -82,8 +82,11 @@ def main(
     refuse_backend("theory", backend, mode)
     options = from_mapping(TheoryArguments, {"check": "all", **({} if arguments is None else arguments)})
     _refuse_ineffective(options)
-    data_dir = data_folder(options.data_dir, [options.data or "digits"])
-    names = list(CHECKS) if options.check == "all" else [options.check]
+    data, names = options.data or "digits", list(CHECKS) if options.check == "all" else [options.check]
+    data_dir = data_folder(options.data_dir, [data])
+    if not set(names) <= set(_WITHOUT_DATA):
+        # data that cannot be read are refused here, before there is a folder
+        Setting(options.quick, options.seed, data, data_dir).split()
     with studying("theory", options, mapper, publish) as study:
         tasks = [Task(name, _question(name, options)) for name in names]
         work = partial(perform, data_dir=data_dir)
