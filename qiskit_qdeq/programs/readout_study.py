@@ -40,10 +40,12 @@ SHOTS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 class ReadoutArguments(DataStudyArguments):
     """Options of `readouts`."""
 
-    epochs: int | None = option(None, "of training; default: the default preset's", type=int)
-    samples: int = option(1_000, "test samples evaluated from shots, each class with its share", type=int)
-    seeds: int = option(3, "runs per readout, seeds 0, 1, ...", type=int)
-    quick: bool = option(False, "2 seeds, 10 epochs, 50 samples, three numbers of shots")
+    epochs: int | None = option(None, "of training; default: the default preset's, with --quick 10", type=int)
+    samples: int | None = option(
+        None, "test samples evaluated from shots, each class with its share; default 1000, with --quick 50", type=int
+    )
+    seeds: int | None = option(None, "runs per readout, seeds 0, 1, ...; default 3, with --quick 2", type=int)
+    quick: bool = option(False, "2 seeds, 10 epochs, 50 samples, where nothing else is asked; three numbers of shots")
     output: str = option("readout-study", "folder of the study; the same folder again goes on where it stopped")
 
 
@@ -71,6 +73,8 @@ def main(
     options = from_mapping(ReadoutArguments, {} if arguments is None else arguments)
     check_at_least(options, 1, "samples", "seeds", "epochs")
     tasks, data_dir = _tasks(options), data_folder(options.data_dir, [options.data])
+    # what cannot be trained is refused here, before there is a folder
+    _, split, _ = described(tasks[0].arguments["train"], data_dir)
     with studying("readouts", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)
         rows = _rows(study.run(tasks, work))
@@ -78,7 +82,7 @@ def main(
             "rows": rows,
             "data": options.data,
             "num_qubits": options.num_qubits,
-            "samples": tasks[0].arguments["samples"],
+            "samples": min(tasks[0].arguments["samples"], len(split.y_test)),
             "seeds": len(tasks) // len(rows),
         }
         return study.write(results, _markdown(rows), {"shots": draw(rows)})
@@ -116,10 +120,10 @@ def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) 
 
 
 def _tasks(options: ReadoutArguments) -> list[Task]:
-    seeds, epochs, samples = options.seeds, options.epochs, options.samples
-    shots: tuple[int, ...] = SHOTS
-    if options.quick:
-        seeds, epochs, samples, shots = 2, epochs or 10, min(50, samples), (100, 1_000, 10_000)
+    quick = options.quick
+    epochs = options.epochs or (10 if quick else None)
+    samples, seeds = options.samples or (50 if quick else 1_000), options.seeds or (2 if quick else 3)
+    shots = (100, 1_000, 10_000) if quick else SHOTS
     tasks = []
     for readout in READOUTS:
         for seed in range(seeds):
