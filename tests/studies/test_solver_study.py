@@ -13,7 +13,7 @@ from qiskit_aer import AerSimulator
 
 from qiskit_qdeq import TrainingConfig, model_config, solve
 from qiskit_qdeq.equilibrium.solvers import Newton
-from qiskit_qdeq.evaluation.protocol import Cost, Evaluation
+from qiskit_qdeq.evaluation.protocol import Evaluation
 from qiskit_qdeq.exceptions import ConvergenceError, InputError
 from qiskit_qdeq.execution.noise import simple_noise
 from qiskit_qdeq.gradient import Backward
@@ -25,11 +25,14 @@ from qiskit_qdeq.studies.solving import exact_tasks, plan
 from qiskit_qdeq.studies.solving.cells import LAYERS, SOLVERS, TOLERANCES, Cell, refusal
 from qiskit_qdeq.studies.solving.equilibria import classes_differ, equilibria, stages_of
 from qiskit_qdeq.studies.solving.exact_tasks import errors_of, solve_task, train_task
+from qiskit_qdeq.studies.solving.figures import backward
 from qiskit_qdeq.studies.solving.places import compared, weight_gradient
 from qiskit_qdeq.studies.solving.plan import Sizes
 from qiskit_qdeq.studies.solving.prices import Prices
-from qiskit_qdeq.studies.solving.rows import cheapest, compact, gathered, start_effects
+from qiskit_qdeq.studies.solving.report import markdown
+from qiskit_qdeq.studies.solving.rows import able, cheapest, compact, gathered, rows_of, start_effects
 from qiskit_qdeq.studies.solving.shot_tasks import ShotPlace, shot_cells, shots_task
+from qiskit_qdeq.studies.tasks import Task
 from qiskit_qdeq.training.config import STARTS
 from qiskit_qdeq.training.step import training_step
 
@@ -227,9 +230,60 @@ def test_the_cheapest_cell_is_chosen_among_those_within_one_standard_deviation_o
         _training("picard", "zeros", 0.92, 50.0),
         _training("anderson", "zeros", None, 1.0),
     ]
-    found, within = cheapest(rows, "step_circuits")
+    found, within = cheapest(able(rows), "step_circuits")
     # 0.92 is further below 0.95 than 0.02; of the two at 100 circuits the default backward mode
     assert (found, within) == (rows[2], 3)
+
+
+def _rows(accuracies):
+    """Rows of exact trainings: accuracies per seed by cell (solver, start); None failed."""
+    train = {"encoding": "angle", "state_scale": 1.0}
+    shared = {"tol": 1e-6, "backward": "exact"}
+    figures = {"steps": 2.0, "most_steps": 3, "unsolved": 0.0, "solve_circuits": 4.0, "step_circuits": 5.0, "ms": 1.0}
+    tasks, results = [], []
+    for (name, start), values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            tasks.append(Task(f"{name}/{start}/{seed}", {"part": "trainings", "train": {**train, "seed": seed}}))
+            cell = {"solver": name, "start": start, **shared}
+            own = {"failed": "lost"} if accuracy is None else {**figures, "accuracy": accuracy}
+            results.append({"cells": [{**cell, **own}]})
+    return rows_of(tasks, results)
+
+
+def _section(text, title):
+    [part] = [part for part in text.split("\n## ") if part.removeprefix("## ").startswith(title + "\n")]
+    return part
+
+
+def test_trainings_of_which_seeds_failed_are_no_best_cells_and_say_so():
+    rows = _rows(
+        {
+            ("newton", "zeros"): (0.99, None, None),
+            ("broyden", "zeros"): (0.89, 0.90, 0.91),
+            ("broyden", "warm"): (0.99, 0.98, None),
+        }
+    )
+    text = markdown(rows, 3)
+    summary = _section(text, "What pays")
+    assert "| angle, 1 | 90.0 | 1.0 | 1 of 1 | `broyden`, zeros," in summary
+    assert "a seed failed: 2 of 3 (angle, 1)." in summary
+    # no training from warm starts has all its seeds
+    assert "Against zeros" not in summary
+    trainings = _section(text, "Trainings, exact")
+    assert "| `newton` | 99.0; 2; 5.0; 1.00; 2 failed |" in trainings
+    assert "| `broyden` | 90.0 ± 1.0; 2; 5.0; 1.00 |" in trainings
+    assert "| 90.0 to 90.0 |" in _section(text, "Backward mode")
+    [axes] = backward(rows["trainings"], []).axes
+    assert {round(y, 6) for line in axes.lines for y in line.get_ydata()} <= {90.0, 89.0, 91.0}
+
+
+def test_a_study_whose_trainings_all_failed_has_a_report_that_says_so():
+    rows = _rows({("broyden", "zeros"): (None, None)})
+    text = markdown(rows, 2)
+    assert "| angle, 1 | - | - | - | - | - |" in _section(text, "What pays")
+    assert "a seed failed: 1 of 1 (angle, 1)." in text
+    assert "| `broyden` | -; 2 failed |" in _section(text, "Trainings, exact")
+    assert len(backward(rows["trainings"], []).axes) == 1
 
 
 def test_effects_of_a_start_compare_only_what_differs_in_nothing_else():
@@ -272,7 +326,6 @@ def test_every_cell_is_computed_once_refused_or_named_as_left_out():
     measured = set(shot_cells(TOLERANCES))
     assert {cell.solver for cell in measured} == set(SOLVERS)
     assert {(c.start, c.tol) for c in measured if c.solver == "broyden"} == set(itertools.product(STARTS, TOLERANCES))
-    assert len(plan.LEFT_OUT) == 6
 
 
 def test_where_shots_are_taken_is_part_of_their_tasks_and_of_no_other():
@@ -403,9 +456,3 @@ def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path, backend, mod
     with pytest.raises(InputError, match=message):
         solver_study.main(backend, {**arguments, "output": str(tmp_path / "study")}, mode)
     assert not (tmp_path / "study").exists()
-
-
-def test_costs_are_per_sample():
-    from qiskit_qdeq.studies.solving.shot_tasks import _per_sample
-
-    assert _per_sample(Cost(30, 3000, 4, 5), 10) == {"circuits": 3.0, "shots_taken": 300.0, "jobs": 4.0}

@@ -14,7 +14,7 @@ from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
 from qiskit_qdeq.studies.solving.cells import SOLVERS
 from qiskit_qdeq.studies.solving.equilibria import BINS
 from qiskit_qdeq.studies.solving.plan import REFERENCE
-from qiskit_qdeq.studies.solving.rows import Row, chosen, models
+from qiskit_qdeq.studies.solving.rows import Row, able, chosen, models
 from qiskit_qdeq.training.config import STARTS
 from qiskit_qdeq.visualization._figure import BLACK, CYCLE, GREY, SMALL, WIDTH, label, legend, legend_below, new_figure
 
@@ -116,15 +116,19 @@ def errors_from_shots(rows: Sequence[Row], gradients: Sequence[Row]) -> Figure:
 
 
 def backward(rows: Sequence[Row], measured: Sequence[Row]) -> Figure:
-    """Test accuracy per backward mode: the mean and spread over seeds of Broyden from zeros; dots: all other cells."""
+    """Test accuracy per backward mode: the mean and spread over seeds of Broyden from zeros; dots: all other cells.
+
+    Trainings of which a seed failed are in the tables only.
+    """
     names = models(rows)
+    rows, measured = able(rows), able(measured)
     figure = new_figure(WIDTH, 3.0)
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     places = np.arange(len(BACKWARD_MODES))
     jitter = np.random.default_rng(0)
     for axes, model in zip(panels, names, strict=True):
         for place, mode in zip(places, BACKWARD_MODES, strict=True):
-            every = [100 * row["accuracy"] for row in _own(rows, model, backward=mode) if row["accuracy"] is not None]
+            every = [100 * row["accuracy"] for row in _own(rows, model, backward=mode)]
             where = place + jitter.uniform(-0.25, 0.25, len(every))
             axes.plot(where, every, ".", color=GREY, ms=2, alpha=0.6, label="all exact cells", zorder=1)
             for shift, color, name, found in (
@@ -132,10 +136,9 @@ def backward(rows: Sequence[Row], measured: Sequence[Row]) -> Figure:
                 (0.1, CYCLE[1], f"{REFERENCE}, zeros, from shots", _own(measured, model)),
             ):
                 for row in chosen(found, solver=REFERENCE, start="zeros", backward=mode):
-                    if row["accuracy"] is not None:
-                        at = place + shift, 100 * row["accuracy"]
-                        axes.errorbar(*at, 100 * (row["accuracy_std"] or 0), color=color, capsize=2, zorder=3)
-                        axes.plot(*at, "o", color=color, ms=3.5, zorder=3, label=name)
+                    at = place + shift, 100 * row["accuracy"]
+                    axes.errorbar(*at, 100 * (row["accuracy_std"] or 0), color=color, capsize=2, zorder=3)
+                    axes.plot(*at, "o", color=color, ms=3.5, zorder=3, label=name)
         axes.set_xticks(places, BACKWARD_MODES, rotation=70)
         label(axes, _name(model), "", "test accuracy (%)" if axes is panels[0] else "")
     legend_below(figure)

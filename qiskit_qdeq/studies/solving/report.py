@@ -8,12 +8,11 @@ from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
 from qiskit_qdeq.studies.markdown import table
 from qiskit_qdeq.studies.solving.cells import SOLVERS, Cell
 from qiskit_qdeq.studies.solving.plan import LEFT_OUT, REFERENCE, WEIGHTS
-from qiskit_qdeq.studies.solving.rows import Row, cheapest, chosen, models, pooled_std, start_effects
-from qiskit_qdeq.studies.solving.tables import named, number, of, one, percent, tolerance
+from qiskit_qdeq.studies.solving.rows import Row, able, cheapest, chosen, models, pooled_std, start_effects
+from qiskit_qdeq.studies.solving.tables import failures, named, number, of, one, percent, tolerance
 from qiskit_qdeq.training.config import STARTS
 
 Rows = Mapping[str, Sequence[Row]]
-_DEFAULT = {"start": "zeros", "tol": 1e-6, "backward": "exact"}
 
 
 def markdown(rows: Rows, seeds: int) -> str:
@@ -38,17 +37,22 @@ def _cell(row: Row) -> str:
 
 
 def _summary(rows: Sequence[Row], seeds: int) -> str:
-    lines, sentences = [], []
+    lines, sentences, missing = [], [], []
     for model in models(rows):
-        own = chosen(rows, **of(model))
-        best = max((row for row in own if row["accuracy"] is not None), key=lambda row: row["accuracy"])
+        every = chosen(rows, **of(model))
+        own = able(every)
+        if len(own) < len(every):
+            missing.append(f"{len(every) - len(own)} of {len(every)} ({named(model)})")
+        if not own:
+            lines.append([named(model), *["-"] * 5])
+            continue
         circuits, within = cheapest(own, "step_circuits")
         milliseconds, _ = cheapest(own, "ms")
         spread = pooled_std(own, "accuracy")
         lines.append(
             [
                 named(model),
-                f"{100 * best['accuracy']:.1f}",
+                f"{100 * max(row['accuracy'] for row in own):.1f}",
                 f"{100 * spread:.1f}",
                 f"{within} of {len(own)}",
                 f"{_cell(circuits)}: {circuits['step_circuits']:.1f}, {percent(circuits)} %",
@@ -62,11 +66,13 @@ def _summary(rows: Sequence[Row], seeds: int) -> str:
             f"{start} {round(100 * gain, 1) + 0.0:+.1f} points, {ratio:.2f} times the circuits"
             for start, (gain, ratio) in effects.items()
         )
-        sentences.append(f"- {named(model)}: for accuracy starts {verdict}. Against zeros: {told}.")
+        if told:
+            sentences.append(f"- {named(model)}: for accuracy starts {verdict}. Against zeros: {told}.")
     columns = (
         *("model", "best %", "σ of seeds", "within σ of the best"),
         *("fewest circuits a sample and step", "fewest milliseconds a step"),
     )
+    about_starts = "Starts, over all trainings that differ in nothing else (circuits: of the solve alone):"
     return "\n".join(
         [
             "## What pays",
@@ -77,10 +83,8 @@ def _summary(rows: Sequence[Row], seeds: int) -> str:
             "in milliseconds of a step of one minibatch on a simulator. Among many hundreds the best is partly luck.",
             "",
             *table(columns, lines, 1),
-            "",
-            "Starts, over all trainings that differ in nothing else (circuits: of the solve alone):",
-            "",
-            *sentences,
+            *(["", f"Left out are trainings of which a seed failed: {'; '.join(missing)}."] if missing else []),
+            *(["", about_starts, "", *sentences] if sentences else []),
         ]
     )
 
@@ -151,19 +155,17 @@ def _backwards(rows: Rows) -> str:
             place = {**of(model), "solver": REFERENCE, "start": "zeros", "backward": mode}
             slopes = [one(rows["gradients"], **place, tol=1e-6, weights=weights) for weights in WEIGHTS]
             trained = one(rows["trainings"], **place, tol=1e-6)
-            everywhere = [
-                row for row in chosen(rows["trainings"], **of(model), backward=mode) if row["accuracy"] is not None
-            ]
-            accuracies = [row["accuracy"] for row in everywhere]
+            measured = one(rows["shot trainings"], **place)
+            accuracies = [row["accuracy"] for row in able(chosen(rows["trainings"], **of(model), backward=mode))]
             lines.append(
                 [
                     named(model),
                     f"`{mode}`",
                     *("-" if slope is None else f"{slope['cosine']:.4f}; {number(slope['error'])}" for slope in slopes),
-                    percent(trained),
+                    percent(trained) + failures(trained),
                     f"{100 * min(accuracies):.1f} to {100 * max(accuracies):.1f}" if accuracies else "-",
                     "-" if trained is None or trained["ms"] is None else f"{trained['ms']:.2f}",
-                    percent(one(rows["shot trainings"], **place)),
+                    percent(measured) + failures(measured),
                 ]
             )
     columns = (
@@ -213,9 +215,9 @@ def _trainings(rows: Sequence[Row], seeds: int) -> str:
 
 def _training(row: Row | None) -> str:
     if row is None or row["accuracy"] is None:
-        return "-"
+        return "-" + failures(row)
     text = f"{percent(row)}; {number(row['steps'])}; {row['step_circuits']:.1f}; {row['ms']:.2f}"
-    return text + (f"; {100 * row['unsolved']:.1f} % open" if row["unsolved"] else "")
+    return text + (f"; {100 * row['unsolved']:.1f} % open" if row["unsolved"] else "") + failures(row)
 
 
 def _shots(rows: Sequence[Row]) -> str:
@@ -300,7 +302,12 @@ def _shot_trainings(rows: Sequence[Row]) -> str:
     lines = [
         [
             *(named((row["encoding"], row["state_scale"])), f"`{row['solver']}`", row["start"], f"`{row['backward']}`"),
-            *(percent(row), number(row["steps"]), number(row["step_circuits"]), percent(row, "unsolved")),
+            *(
+                percent(row) + failures(row),
+                number(row["steps"]),
+                number(row["step_circuits"]),
+                percent(row, "unsolved"),
+            ),
         ]
         for row in rows
     ]

@@ -138,12 +138,16 @@ def models(rows: Iterable[Row]) -> list[tuple[str, float]]:
     return list(dict.fromkeys((row["encoding"], row["state_scale"]) for row in rows))
 
 
+def able(rows: Iterable[Row]) -> list[Row]:
+    """Trainings of which no seed failed: a mean over the seeds that are left is no mean of all."""
+    return [row for row in rows if row["accuracy"] is not None and not row.get("failed")]
+
+
 def cheapest(rows: Sequence[Row], cost: str) -> tuple[Row, int]:
-    """Of the trainings of one model whose accuracy is within one pooled standard deviation of the best, that of least
-    `cost`, and how many there are. Of equal costs the package's default backward mode and tolerance come first."""
-    able = [row for row in rows if row["accuracy"] is not None and not row.get("failed")]
-    limit = max(row["accuracy"] for row in able) - pooled_std(able, "accuracy")
-    within = [row for row in able if row["accuracy"] >= limit - 1e-12]
+    """Of at least one training of one model, those whose accuracy is within one pooled standard deviation of the best: that
+    of least `cost`, and how many there are. Of equal costs the package's default backward mode and tolerance come first."""
+    limit = max(row["accuracy"] for row in rows) - pooled_std(rows, "accuracy")
+    within = [row for row in rows if row["accuracy"] >= limit - 1e-12]
     default = Cell(within[0]["solver"])
 
     def order(row: Row) -> tuple[Any, ...]:
@@ -162,7 +166,7 @@ def start_effects(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
     model that differ in nothing else; `probe`, whose circuits no start changes, left out."""
     groups: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
-        if row["accuracy"] is not None and row["solver"] != "probe":
+        if row["solver"] != "probe":
             key = row["solver"], row["tol"], row["backward"]
             groups.setdefault(key, {})[row["start"]] = row
     effects: dict[str, tuple[float, float]] = {}

@@ -16,6 +16,11 @@ def percent(row: Row | None, name: str = "accuracy", digits: int = 1) -> str:
     return f"{100 * row[name]:.{digits}f}" + ("" if std is None else f" ± {100 * std:.{digits}f}")
 
 
+def failures(row: Row | None) -> str:
+    """What follows figures that are not of all seeds."""
+    return f"; {row['failed']} failed" if row and row.get("failed") else ""
+
+
 def number(value: Any) -> str:
     """Three digits: 12.3, 0.00123, 1.2e-07."""
     if value is None:
