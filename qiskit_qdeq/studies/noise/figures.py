@@ -35,7 +35,9 @@ _FAMILIES = {
     "stacked": (ORANGE, VERMILLION),
     "free": (GREEN, GREY),
 }
-_MARKERS = {"implicit": "*", "direct": "o", "stacked": "s", "free": "^"}
+#: The next where a family has no colours left.
+_MARKERS = {"implicit": "*", "direct": "ovXh", "stacked": "sDPd", "free": "^<>p"}
+_TRAINED = (VERMILLION, ORANGE, PURPLE, GREEN, BLUE)
 _LEVELS = (GREY, SKY, BLUE)
 _BIAS = "bias of the state's values"
 #: Pictures of curves: per line of panels column, mitigation, what it is, and in which unit.
@@ -119,11 +121,10 @@ def draw_devices(rows: Sequence[Row]) -> Figure:
     """A panel per fake device: accuracy of every model without noise (line), noisy, mitigated, trained in noise (bars)."""
     devices = list(dict.fromkeys(row["noise"] for row in rows if Noise.parse(row["noise"]).device))
     trained = [word for word in dict.fromkeys(row["trained_in"] for row in rows) if Noise.parse(word).device]
-    bars = [(NONE, "", "noisy", GREY), (NONE, "readout", "readout mitigated", SKY)]
-    bars += [
-        (word, "", f"trained in {word}", color)
-        for word, color in zip(trained, (VERMILLION, ORANGE, PURPLE), strict=False)
-    ]
+    bars = [(NONE, "", "noisy", GREY, ""), (NONE, "readout", "readout mitigated", SKY, "")]
+    for place, word in enumerate(trained):
+        turn, index = divmod(place, len(_TRAINED))
+        bars.append((word, "", f"trained in {word}", _TRAINED[index], "//" * turn))
     models, width = _models(rows), 0.8 / len(bars)
     figure = new_figure(WIDTH, 1.9 * -(-len(devices) // 2) + 0.9)
     panels = figure.subplots(-(-len(devices) // 2), min(2, len(devices)), squeeze=False, sharey=True).ravel()
@@ -131,10 +132,10 @@ def draw_devices(rows: Sequence[Row]) -> Figure:
         axes.set_visible(False)
     for axes, device in zip(panels, devices, strict=False):
         for at, model in enumerate(models):
-            for bar, (word, mitigation, text, color) in enumerate(bars):
+            for bar, (word, mitigation, text, color, hatch) in enumerate(bars):
                 row = row_of(rows, model=model, trained_in=word, noise=device, mitigation=mitigation)
                 if row is not None:
-                    _bar(axes, at + (bar + 0.5) * width - 0.4, row["accuracy"], width, color, text, 100)
+                    _bar(axes, at + (bar + 0.5) * width - 0.4, row["accuracy"], width, color, text, 100, hatch)
             clean = row_of(rows, model=model, trained_in=NONE, noise=NONE)
             if clean is not None:
                 height = 100 * clean["accuracy"]["mean"]
@@ -176,9 +177,16 @@ def _strengths(axes: Axes, kind: str, rows: Sequence[Row]) -> None:
 
 
 def _bar(
-    axes: Axes, x: float, spread: dict[str, float], width: float, color: str, text: str, factor: float = 1.0
+    axes: Axes,
+    x: float,
+    spread: dict[str, float],
+    width: float,
+    color: str,
+    text: str,
+    factor: float = 1.0,
+    hatch: str = "",
 ) -> None:
-    [bar] = axes.bar(x, factor * spread["mean"], width, color=color)
+    [bar] = axes.bar(x, factor * spread["mean"], width, color=color, hatch=hatch)
     # of the bar, not of its container, which the common legend could not sort
     bar.set_label(text)
     axes.errorbar(x, factor * spread["mean"], factor * (spread["std"] or 0.0), color=BLACK, linewidth=0.7)
@@ -212,11 +220,12 @@ def _curve(
 
 
 def _look(model: str, models: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker: one marker and related colours per family."""
+    """Colour and marker, alike within a family: a marker and its colours, then the next marker."""
     family = _family(model)
     members = [name for name in models if _family(name) == family]
-    colors = _FAMILIES[family]
-    return colors[members.index(model) % len(colors)], _MARKERS[family]
+    colors, markers = _FAMILIES[family], _MARKERS[family]
+    turn, index = divmod(members.index(model), len(colors))
+    return colors[index], markers[turn % len(markers)]
 
 
 def _family(model: str) -> str:
@@ -228,11 +237,14 @@ def _models(rows: Sequence[Row]) -> list[str]:
 
 
 def _representatives(models: Sequence[str]) -> list[str]:
-    families: dict[str, str] = {}
+    families: dict[str, list[str]] = {}
     for model in models:
-        if _family(model) not in families or _family(model) in ("stacked", "free"):
-            families[_family(model)] = model
-    return list(families.values())
+        families.setdefault(_family(model), []).append(model)
+    return [min(own, key=_layers) if family == "direct" else max(own, key=_layers) for family, own in families.items()]
+
+
+def _layers(model: str) -> int:
+    return 0 if model == "implicit" else int(model.split("-")[1])
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:
