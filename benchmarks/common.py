@@ -82,7 +82,7 @@ class Step:
         self.model = model_config(preset, qubits**2, classes, qubits, encoding=encoding, dtype=dtype).build()
         rng = np.random.default_rng(0)
         batch = options.pop("batch", 256)
-        self.inputs = self.model.prepare(rng.standard_normal((batch, qubits**2))).astype(dtype)
+        self.inputs = self.model.prepare(rng.standard_normal((batch, qubits**2)))
         self.labels = rng.integers(0, classes, batch)
         self.parameters = self.model.initial_parameters(1).astype(dtype)
         self.direct = layers > 0

@@ -248,7 +248,7 @@ class Learner(BaseEstimator, ABC):  # type: ignore[misc]
         check_is_fitted(self, "parameters_")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = None if self.mode == "direct" else chosen_solver(self)
-        inputs = self.model_.prepare(X).astype(self.model_.dtype)
+        inputs = self.model_.prepare(X)
         with ProgressBar(self.verbose) as bar, opened(self, self.model_) as running:
             running.evaluator.listen(bar.on_job)
             tell = bar.evaluation(running, "predicting", len(inputs))

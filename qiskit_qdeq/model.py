@@ -255,7 +255,7 @@ class QDEQModel:
         return np.concatenate([rng.uniform(-np.pi, np.pi, self.num_weights), head])
 
     def prepare(self, x: Any) -> Array:
-        """Check samples (B, features) and append the bias: the encoder's x, (B, D).
+        """Check samples (B, features) and append the bias: the encoder's x, (B, D), as the model's numbers.
 
         Raises:
             InputError: for a wrong width, NaN or infinity, or a sample the encoder cannot encode.
@@ -274,7 +274,7 @@ class QDEQModel:
                 f"sample {sample} of x cannot be encoded: {angle} is not finite. Scale the features into the domain of "
                 "the encoder's angles, with room for the state fed back, or use a smaller state_scale"
             )
-        return inputs
+        return inputs.astype(self.dtype, copy=False)
 
     def map(self, weights: Any, inputs: Any) -> EquilibriumMap:
         """q -> m(x + P q; θ) for a whole batch: what `solve` and `contraction` take.

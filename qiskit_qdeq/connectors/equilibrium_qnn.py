@@ -188,7 +188,7 @@ class EquilibriumQNN(NeuralNetwork):  # type: ignore[misc]
         model, size = self.model, block_size(self.model)
         if self._weight_inputs:
             x, weights = np.hstack([x, np.broadcast_to(weights, (len(x), len(weights)))]), weights[:0]
-        inputs = model.prepare(x).astype(model.dtype)
+        inputs = model.prepare(x)
         found = []
         for first in range(0, len(inputs), size):
             problem = model.map(weights, inputs[first : first + size])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq._files import write_json
-from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.evaluation.protocol import Part
@@ -22,7 +21,7 @@ from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import EvaluateArguments, from_mapping, given, parser
 from qiskit_qdeq.programs.folder import CHECKPOINT, EVALUATION_JOURNAL
 from qiskit_qdeq.programs.logs import logged
-from qiskit_qdeq.programs.recipes import measured_solver
+from qiskit_qdeq.programs.recipes import measured_solver_of
 from qiskit_qdeq.programs.running import Device, addressed, described, is_service, running
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.studies.tasks import Mapper
@@ -115,7 +114,7 @@ class _Run:
             limit_train=notes.limit_train if options.limit is None else None,
             normalization=notes.normalization,
         )
-        inputs = model.prepare(getattr(split, f"x_{options.split}")).astype(model.dtype)
+        inputs = model.prepare(getattr(split, f"x_{options.split}"))
         labels = getattr(split, f"y_{options.split}")
         return cls(path, model, parameters, chosen, layers, split.name, inputs, labels)
 
@@ -204,8 +203,7 @@ def _solver(options: EvaluateArguments, training: dict[str, Any], model: QDEQMod
         name = f"scipy:{stored.pop('method')}"
     wanted = options.solver
     if wanted is None and options.backend != "exact" and name == "newton":
-        encoding = "amplitude" if isinstance(model.template.encoder, AmplitudeEncoder) else "other"
-        wanted = measured_solver(encoding, model.state_scale)
+        wanted = measured_solver_of(model)
     if wanted is not None and wanted != name:
         name, stored = wanted, {"tol": stored["tol"], "rtol": stored["rtol"]}
     if options.tol is not None:

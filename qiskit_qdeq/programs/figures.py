@@ -44,7 +44,7 @@ def draw_run(folder: Path, model: QDEQModel, config: TrainingConfig, result: Tra
 
 def _computed(model: QDEQModel, config: TrainingConfig, result: TrainingResult, split: DataSplit) -> dict[str, Figure]:
     """Those that are computed exactly, wherever the run was."""
-    inputs = model.prepare(split.x_test).astype(model.dtype)
+    inputs = model.prepare(split.x_test)
     chosen = None if config.mode == "direct" else config.solver
     found = predict(model, result.parameters, inputs, chosen, layers=config.layers, on_failure="accept")
     figures = {"confusion": plot_confusion(split.y_test, found.logits.argmax(axis=1), split.classes)}

@@ -105,7 +105,7 @@ def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) 
     _, split, config = described(arguments["train"], data_dir)
     model, parameters = load_model(load_latest(place / CHECKPOINT))
     kept = stratified_subset(split.y_test, arguments["samples"], np.random.default_rng(0))
-    inputs, labels = model.prepare(split.x_test[kept]).astype(model.dtype), split.y_test[kept]
+    inputs, labels = model.prepare(split.x_test[kept]), split.y_test[kept]
     found = {}
     for shots in arguments["shots"]:
         with executed(model, Execution("aer", shots=shots, seed=int(arguments["train"]["seed"]))) as measured:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import DataSplit, load_split
 from qiskit_qdeq.equilibrium.probe import Probe
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.gradient.implicit import Backward
 from qiskit_qdeq.gradient.regularization import Regularization
+from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.presets import ModelConfig, model_config
 from qiskit_qdeq.programs.arguments import TrainArguments
 from qiskit_qdeq.training.config import TrainingConfig
@@ -158,6 +160,13 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
 def measured_solver(encoding: str, state_scale: float | None) -> str:
     """The solver that takes the fewest circuits."""
     return "probe" if encoding == "amplitude" and state_scale != 0 else "broyden"
+
+
+def measured_solver_of(model: QDEQModel) -> str:
+    """The same of a model."""
+    return measured_solver(
+        "amplitude" if isinstance(model.template.encoder, AmplitudeEncoder) else "other", model.state_scale
+    )
 
 
 def _ahead(found: Solver) -> Solver:

@@ -37,7 +37,7 @@ def metrics_of(
     training = dict(spent)
     measured_already = _validated(result, len(split.x_valid)) if not model.evaluator.is_exact else {}
     for part in ("test",) if measured_already or options.economy else ("valid", "test"):
-        inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
+        inputs = model.prepare(getattr(split, f"x_{part}"))
         labels = getattr(split, f"y_{part}")
         tell = bar.evaluation(model, {"valid": "validation"}.get(part, part), len(inputs))
         found = evaluate(model, result.parameters, inputs, labels, solver, layers=config.layers, tell=tell)

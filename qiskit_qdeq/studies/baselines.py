@@ -118,7 +118,7 @@ def _recipe(options: BaselineArguments) -> TrainArguments:
 
 
 def _accuracy(model: QDEQModel, parameters: Any, split: DataSplit, part: str) -> float:
-    inputs = model.prepare(getattr(split, f"x_{part}")).astype(model.dtype)
+    inputs = model.prepare(getattr(split, f"x_{part}"))
     accuracy = evaluate(model, parameters, inputs, getattr(split, f"y_{part}"), None).accuracy
     assert accuracy is not None
     return accuracy

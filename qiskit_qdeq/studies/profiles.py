@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.execution.description import Execution
@@ -21,7 +20,7 @@ from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
-from qiskit_qdeq.programs.recipes import model_of, training_of
+from qiskit_qdeq.programs.recipes import measured_solver_of, model_of, training_of
 from qiskit_qdeq.studies.fresh import in_fresh_process, peak_mib
 from qiskit_qdeq.studies.training_tasks import described
 from qiskit_qdeq.training.config import TrainingConfig
@@ -93,8 +92,8 @@ def circuits(model: QDEQModel, config: TrainingConfig) -> dict[str, int]:
 
 
 def _measured(model: QDEQModel, config: TrainingConfig) -> Solver:
-    amplitude = isinstance(model.template.encoder, AmplitudeEncoder)
-    return solver("probe") if amplitude else solver("broyden", max_steps=min(10, config.solver.max_steps))
+    name = measured_solver_of(model)
+    return solver(name, **({} if name == "probe" else {"max_steps": min(10, config.solver.max_steps)}))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def train_task(arguments: Mapping[str, Any], *, folder: Path, data_dir: str | No
     found = {name: metrics[name] for name in _KEPT}
     options, split, config = described(arguments, data_dir)
     model, parameters = load_model(load_latest(folder / CHECKPOINT))
-    inputs = model.prepare(split.x_test).astype(model.dtype)
+    inputs = model.prepare(split.x_test)
     solver = None if options.mode == "direct" else config.solver
     found["paper_residual"] = _paper_residual(model, parameters, inputs, solver, config.layers)
     if solver is not None:

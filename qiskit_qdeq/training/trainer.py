@@ -114,7 +114,7 @@ class Trainer:
         self.step_seconds: list[float] = []
 
     def _samples(self, x: Any, y: Any, x_name: str, y_name: str) -> tuple[Array, Array]:
-        inputs = self.model.prepare(x).astype(self.model.dtype)
+        inputs = self.model.prepare(x)
         sizes = len(inputs), self.model.num_classes
         return inputs, checked_targets(self.config.loss, y, *sizes, self.model.dtype, y_name, x_name)
 

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from qiskit.providers import BackendV2
 
-from qiskit_qdeq.circuits import AmplitudeEncoder
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.data.split import stratified_subset
 from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.programs.folder import CHECKPOINT
-from qiskit_qdeq.programs.recipes import measured_solver
+from qiskit_qdeq.programs.recipes import measured_solver_of
 from qiskit_qdeq.studies.noise.models import StudyModel, build
 from qiskit_qdeq.studies.noise.noises import NONE, Noise, NoisyModels
 from qiskit_qdeq.studies.noise.response import Response, cosine, gradient, residual, respond
@@ -47,8 +46,8 @@ def exact_task(arguments: Mapping[str, Any], *, folder: str, data_dir: str | Non
     """
     split, study, parameters, models = _trained(arguments, folder, data_dir)
     model = study.model
-    inputs, labels = model.prepare(split.x_test).astype(model.dtype), split.y_test
-    minibatch = model.prepare(split.x_train[:_MINIBATCH]).astype(model.dtype), split.y_train[:_MINIBATCH]
+    inputs, labels = model.prepare(split.x_test), split.y_test
+    minibatch = model.prepare(split.x_train[:_MINIBATCH]), split.y_train[:_MINIBATCH]
     start = model.initial_parameters(_SEED_OF_START + int(arguments["train"]["seed"])).astype(model.dtype)
     clean = respond(model, parameters, inputs, labels, study.solver, study.layers)
     gradients = [gradient(model, study, at, *minibatch) for at in (parameters, start)]
@@ -104,7 +103,7 @@ def measured_task(
     split, study, parameters, _ = _trained(arguments, folder, data_dir)
     model = study.model
     kept = stratified_subset(split.y_test, arguments["samples"], np.random.default_rng(0))
-    inputs, labels = model.prepare(split.x_test[kept]).astype(model.dtype), split.y_test[kept]
+    inputs, labels = model.prepare(split.x_test[kept]), split.y_test[kept]
     clean = respond(model, parameters, inputs, labels, study.solver, study.layers)
     execution = Execution(**arguments["execution"])
     journal = None if journals is None else journals / f"{Task(arguments['model'], arguments).label}.jsonl"
@@ -158,8 +157,7 @@ def _measured(study: StudyModel) -> Solver | None:
     """The solver that takes the fewest circuits."""
     if study.solver is None:
         return None
-    amplitude = isinstance(study.model.template.encoder, AmplitudeEncoder)
-    name = measured_solver("amplitude" if amplitude else "other", study.model.state_scale)
+    name = measured_solver_of(study.model)
     found: Solver = solver(name, **({} if name == "probe" else {"max_steps": _MEASURED_STEPS}))
     return found
 

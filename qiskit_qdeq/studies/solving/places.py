@@ -53,7 +53,7 @@ class Place:
 
     def accuracy(self, parameters: Array) -> float:
         """Of the test samples at tight equilibria, whatever was trained with."""
-        inputs = self.model.prepare(self.split.x_test).astype(self.model.dtype)
+        inputs = self.model.prepare(self.split.x_test)
         accuracy = evaluate(self.model, parameters, inputs, self.split.y_test, Newton(tol=1e-9)).accuracy
         assert accuracy is not None
         return accuracy
