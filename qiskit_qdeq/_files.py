@@ -18,10 +18,12 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
     Raises:
         OSError: naming the file, if it cannot be written.
-        QDEQError: naming the value, if one is not finite, which JSON has no word for.
+        QDEQError: if a value is nothing that JSON has a word for; naming it, if it is not finite.
     """
     try:
         text = json.dumps(values, indent=2, allow_nan=False)
+    except TypeError as error:
+        raise QDEQError(f"{path} cannot be written: {error}; JSON holds texts, numbers, lists and mappings") from None
     except ValueError:
         if (place := _not_finite(values)) is None:
             raise

@@ -110,8 +110,16 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return tuple(_typed(f"{name}[{index}]", item, int) for index, item in enumerate(value))
     if tuple[str, ...] in kinds and isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return tuple(_typed(f"{name}[{index}]", item, str) for index, item in enumerate(value))
-    wanted = {bool: "True or False", int: "an integer", float: "a number", str: "a str", NoneType: "None"}
-    raise InputError(f"{name} must be {' or '.join(wanted.get(k, 'a list') for k in kinds)}, got {value!r}")
+    wanted = {
+        bool: "True or False",
+        int: "an integer",
+        float: "a number",
+        str: "a str",
+        NoneType: "None",
+        tuple[int, ...]: "a list of integers",
+        tuple[str, ...]: 'a list of texts, such as ["one", "two"]',
+    }
+    raise InputError(f"{name} must be {' or '.join(wanted[k] for k in kinds)}, got {value!r}")
 
 
 def with_execution_mode(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def main(
             publish(
                 f"{options.split} accuracy {found.accuracy:.2%} of {len(run.inputs)} samples, loss {found.loss:.4f}, "
                 f"residual median {found.residual:.1e}, not converged {found.unconverged:.1%}"
+                + (f"; under noise {options.noise}" if options.noise else "")
                 + (f"; {found.cost.circuits:,} circuits in {found.cost.jobs:,} jobs" if found.cost.circuits else "")
             )
         if path is not None:
@@ -148,6 +150,8 @@ def _metrics(run: _Run, options: EvaluateArguments, found: Metrics) -> dict[str,
         "data": run.data,
         "split": options.split,
         "checkpoint": str(run.path),
+        "solver": None if run.solver is None else run.solver.name,
+        "arguments": dataclasses.asdict(options),
     }
 
 

@@ -17,6 +17,8 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.json"
 JOURNAL = "jobs.jsonl"
 EVALUATION_JOURNAL = "evaluation-jobs.jsonl"
+#: Says whose folder it is from the beginning of a study on.
+STUDY = "study.json"
 FIGURES = ("history", "confusion", "residual_traces", "spectrum", "circuit")
 _RESULTS = (METRICS, *(f"{name}.png" for name in FIGURES))
 _LOCK = ".qdeq-run.lock"
@@ -88,6 +90,8 @@ def remove_run(folder: Path) -> None:
 
 
 def _refuse_what_is_there(folder: Path, overwrite: bool) -> None:
+    if os.path.lexists(folder / STUDY):
+        raise InputError(f"--output {folder} is the folder of a study: name another one")
     if has_checkpoint(folder / CHECKPOINT):
         if not overwrite:
             raise InputError(

@@ -140,7 +140,7 @@ def main(
             "test_samples": exact_results[0]["test_samples"],
             "arguments": {**plan.shared, "noises": list(plan.noises), "shots": plan.shots, "samples": plan.samples},
         }
-        return study.write(results, markdown(results), figures(results))
+        return study.write(results, markdown(results), lambda: figures(results))
 
 
 def command(words: Sequence[str] | None = None) -> int:
@@ -165,7 +165,7 @@ class _Plan:
         self.options = options
         self.data_dir = data_folder(options.data_dir, [options.data])
         self.models = options.models or (_QUICK_MODELS if quick else MODELS)
-        self.trained_in = options.trained_in
+        self.trained_in = () if options.trained_in == (NONE,) else options.trained_in
         if self.trained_in is None:
             self.trained_in = ("fake:manila",) if quick else ("depolarizing:0.02", "damping:0.01", "fake:manila")
         devices = options.devices or (

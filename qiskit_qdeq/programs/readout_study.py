@@ -85,7 +85,7 @@ def main(
             "samples": min(tasks[0].arguments["samples"], len(split.y_test)),
             "seeds": len(tasks) // len(rows),
         }
-        return study.write(results, _markdown(rows), {"shots": draw(rows)})
+        return study.write(results, _markdown(rows), lambda: {"shots": draw(rows)})
 
 
 def command(words: Sequence[str] | None = None) -> int:

@@ -131,6 +131,11 @@ def training_of(arguments: TrainArguments, split: DataSplit) -> TrainingConfig:
         recipe["rtol"] = 0.0
     if recipe["regularization"] == "none" and arguments.regularization_strength is None:
         recipe["regularization_strength"] = 0.0
+    if recipe["regularization"] != "none" and arguments.backend != "exact":
+        raise InputError(
+            f"regularization {recipe['regularization']!r} needs second derivatives, which are not measured: leave it out, "
+            "or take backend 'exact'"
+        )
     return TrainingConfig(
         mode=arguments.mode,
         layers=arguments.layers,

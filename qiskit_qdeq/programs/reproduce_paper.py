@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from qiskit_qdeq.data import load_split
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import comma_separated, from_mapping, given, option, parser
@@ -21,7 +23,6 @@ from qiskit_qdeq.studies.paper_figures import draw_accuracy, draw_cost
 from qiskit_qdeq.studies.paper_report import Figures, figures_of, markdown
 from qiskit_qdeq.studies.paper_rows import GROUPS, QUICK, TABLES, Row, Scale, rows_of
 from qiskit_qdeq.studies.tasks import Mapper, Task
-from qiskit_qdeq.visualization import save_figures
 
 _PUBLISHED = Path(__file__).parent.parent / "studies" / "published.json"
 _OF_THE_PAPER = tuple(name for name in TABLES if name != "digits-4")
@@ -105,15 +106,16 @@ def main(
             "arguments": _plain(options),
             "seeds": seeds,
         }
-        # before any figure: what hours of training gave shall not depend on a picture
-        found = study.write(results, markdown(figures, skipped), {})
-        pictures = {
-            "accuracy": draw_accuracy(figures, ("paper", "default", "baseline", "control")),
-            "ablation": draw_accuracy(figures, ("ablation",)),
-            "cost": draw_cost(figures),
-        }
-        save_figures(study.folder, {name: picture for name, picture in pictures.items() if picture is not None})
-        return found
+        return study.write(results, markdown(figures, skipped), lambda: _pictures(figures))
+
+
+def _pictures(rows: Sequence[Figures]) -> dict[str, Figure]:
+    pictures = {
+        "accuracy": draw_accuracy(rows, ("paper", "default", "baseline", "control")),
+        "ablation": draw_accuracy(rows, ("ablation",)),
+        "cost": draw_cost(rows),
+    }
+    return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
 def command(words: Sequence[str] | None = None) -> int:

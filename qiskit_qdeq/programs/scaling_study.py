@@ -96,7 +96,7 @@ def main(
             "variance": varied,
             "decay": rows.decay_rows(varied),
         }
-        return study.write(results, markdown(results), all_figures(results))
+        return study.write(results, markdown(results), lambda: all_figures(results))
 
 
 def command(words: Sequence[str] | None = None) -> int:

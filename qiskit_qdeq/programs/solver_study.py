@@ -86,7 +86,7 @@ def main(
             "refused": list(rows["refused"]),
             "left_out": [dict(zip(("what", "reason"), line, strict=True)) for line in LEFT_OUT],
         }
-        return study.write(found, markdown(rows, sizes.seeds), figures(rows))
+        return study.write(found, markdown(rows, sizes.seeds), lambda: figures(rows))
 
 
 def command(words: Sequence[str] | None = None) -> int:

@@ -8,24 +8,27 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from qiskit_qdeq import __version__
 from qiskit_qdeq._files import write_json, write_text
 from qiskit_qdeq.exceptions import InputError
 from qiskit_qdeq.programs.arguments import class_list, option, whole_path
-from qiskit_qdeq.programs.folder import locked, make_folder
+from qiskit_qdeq.programs.folder import CHECKPOINT, STUDY, locked, make_folder
 from qiskit_qdeq.studies.processes import LocalProcesses
 from qiskit_qdeq.studies.ray_cluster import RayCluster
 from qiskit_qdeq.studies.tasks import Mapper, Outcome, Task, Work, run_tasks
+from qiskit_qdeq.training.checkpoint import has_checkpoint
 from qiskit_qdeq.training.state import versions
 from qiskit_qdeq.visualization import save_figures
 
 RESULTS = "results.json"
+_ABOUT_THIS_CALL = ("mapper", "workers", "output", "quiet", "data_dir")
 Publish = Callable[[str], None]
 
 
@@ -63,14 +66,14 @@ class Study:
         name: of its command, which results.json keeps.
         folder: locked; tasks already done in it are not done again.
         mapper: spreads tasks.
-        quiet: shows no progress bars and publishes nothing.
+        options: of the study; with `quiet` it shows no progress bars and publishes nothing.
         publish: is given the table.
     """
 
     name: str
     folder: Path
     mapper: Mapper
-    quiet: bool
+    options: StudyArguments
     publish: Publish
 
     def run(
@@ -88,7 +91,7 @@ class Study:
             StudyError: if tasks failed; the others are kept.
         """
         tasks = list(tasks)
-        with tqdm(total=len(tasks), desc=name, unit="task", disable=self.quiet) as bar:
+        with tqdm(total=len(tasks), desc=name, unit="task", disable=self.options.quiet) as bar:
 
             def tell(outcome: Outcome) -> None:
                 failed = "" if outcome.record is not None else "FAILED "
@@ -107,25 +110,54 @@ class Study:
         if not at_service:
             yield None
             return
-        folder = self.folder.absolute() / "jobs"
+        folder = self.folder / "jobs"
         folder.mkdir(exist_ok=True)
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
 
-    def write(self, results: Mapping[str, Any], text: str, figures: Mapping[str, Figure]) -> dict[str, Any]:
-        """Write results.json (with versions and machine), results.md and the figures; publish the text.
+    def write(self, results: Mapping[str, Any], text: str, draw: Callable[[], Mapping[str, Figure]]) -> dict[str, Any]:
+        """Write results.json (with options, versions and machine) and results.md, then the figures; publish the text.
+
+        Figures of an earlier call that this one does not draw are deleted: they would not belong to its tables.
+
+        Args:
+            results: plain values.
+            text: tables in Markdown.
+            draw: gives the figures, called when the rest is written: hours of work shall not depend on a picture.
 
         Returns:
             What results.json holds.
         """
-        found = {"study": self.name, **results, "versions": versions(), "machine": machine()}
+        asked = {name: value for name, value in asdict(self.options).items() if name not in _ABOUT_THIS_CALL}
+        found = {"study": self.name, "options": asked, **results, "versions": versions(), "machine": machine()}
+        title, below = text.split("\n\n", 1) if text.startswith("# ") else ("", text)
+        text = f"{title}\n\n{self._heading(asked)}\n\n{below}".lstrip()
         write_json(self.folder / RESULTS, found)
         write_text(self.folder / "results.md", text)
-        save_figures(self.folder, figures)
-        if not self.quiet:
+        self._save(draw())
+        if not self.options.quiet:
             self.publish(text)
             self.publish(f"written to {self.folder}{os.sep}")
         return found
+
+    def _save(self, figures: Mapping[str, Figure]) -> None:
+        earlier = _read(self.folder / STUDY).get("figures")
+        for stale in set(map(str, earlier if isinstance(earlier, list) else ())) - set(figures):
+            (self.folder / f"{Path(stale).name}.png").unlink(missing_ok=True)
+        save_figures(self.folder, figures)
+        write_json(self.folder / STUDY, {"study": self.name, "figures": sorted(figures)})
+
+    def _heading(self, asked: Mapping[str, Any]) -> str:
+        """How the tables were made; what is not said there has its default."""
+        usual = {item.name: item.default for item in fields(self.options)}
+        words = [f"{name} = {_shown(value)}" for name, value in asked.items() if value != usual[name]]
+        quick = ["**quick: small sizes, no results**"] if self.options.quick else []
+        said = [word for word in words if word != "quick = True"]
+        return "; ".join([f"`{self.name}`, qiskit-qdeq {__version__}", *said, *quick]) + "."
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @contextlib.contextmanager
@@ -151,7 +183,9 @@ def studying(name: str, options: StudyArguments, mapper: Mapper, publish: Publis
     make_folder(folder, exist_ok=True)
     with locked(folder):
         _refuse_foreign(folder, name)
-        yield Study(name, folder, spread, options.quiet, publish)
+        if not (folder / STUDY).exists():
+            write_json(folder / STUDY, {"study": name})
+        yield Study(name, folder, spread, options, publish)
 
 
 def data_folder(data_dir: str | None, data: Collection[str]) -> str | None:
@@ -191,18 +225,26 @@ def refuse_backend(name: str, backend: Any, mode: Any) -> None:
 
 
 def _refuse_foreign(folder: Path, name: str) -> None:
-    """Keep what another study, or anything else, has written."""
-    path = folder / RESULTS
-    if not path.exists():
-        return
+    """Keep what another study, a run, or anything else, has written."""
+    if has_checkpoint(folder / CHECKPOINT):
+        raise InputError(f"--output {folder} is the folder of a run of `train`: name another one")
+    for path in (folder / STUDY, folder / RESULTS):
+        if not path.exists():
+            continue
+        other = _read(path).get("study")
+        if other != name:
+            whose = f"of the study {other!r}" if isinstance(other, str) else "of something else"
+            raise InputError(
+                f"--output {folder} holds {path.name} {whose}, which {name} would replace: name another folder"
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        found = None
-    other = found.get("study") if isinstance(found, dict) else None
-    if other != name:
-        whose = f"of the study {other!r}" if isinstance(other, str) else "of something else"
-        raise InputError(f"--output {folder} holds {RESULTS} {whose}, which {name} would replace: name another folder")
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _mapper_of(options: StudyArguments) -> Mapper:

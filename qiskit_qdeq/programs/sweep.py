@@ -36,14 +36,27 @@ _MOST_RUNS = 100_000
 _QUICK: dict[str, Any] = {"epochs": 3, "limit": 200}
 
 
+class _Extend(argparse.Action):
+    """An option that is given again adds to what it had."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        found = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(found if isinstance(found, list) else ()), *values])
+
+
 @dataclass(frozen=True)
 class SweepArguments(StudyArguments):
     """Options of `sweep`."""
 
     vary: tuple[str, ...] = option(
-        (), "option=value,value,... of train; every combination is a run, e.g. solver=newton,broyden", nargs="+"
+        (),
+        "option=value,value,... of train; every combination is a run, e.g. solver=newton,broyden",
+        nargs="+",
+        action=_Extend,
     )
-    fixed: tuple[str, ...] = option((), "option=value of train for all runs, e.g. epochs=20 preset=paper", nargs="+")
+    fixed: tuple[str, ...] = option(
+        (), "option=value of train for all runs, e.g. epochs=20 preset=paper", nargs="+", action=_Extend
+    )
     seeds: int = option(3, "runs per combination, seeds 0, 1, ...", type=int)
     data_dir: str | None = option(None, "folder with the data set's files; without it images are downloaded")
     quick: bool = option(False, "3 epochs of 200 samples, where nothing else is asked for: all columns, no results")
@@ -67,7 +80,7 @@ def main(
         publish: is given the table.
 
     Returns:
-        What results.json holds: `rows` with `options`, `values` per seed, `mean` and `std`.
+        What results.json holds: `rows` with `options`, `runs` (folders), `values` per seed, `mean` and `std`.
 
     Raises:
         InputError: for arguments or data that cannot be used.
@@ -98,7 +111,7 @@ def main(
             for chosen, first in zip(combinations, range(0, len(found), options.seeds), strict=True)
         ]
         results = {"rows": rows, "fixed": fixed, "seeds": options.seeds}
-        return study.write(results, _markdown(rows), {"accuracy": draw(rows)})
+        return study.write(results, _markdown(rows), lambda: {"accuracy": draw(rows)})
 
 
 def command(words: Sequence[str] | None = None) -> int:
@@ -112,7 +125,8 @@ def perform(arguments: Mapping[str, Any], *, folder: str, data_dir: str | None) 
     """One run, in a folder of its own."""
     label = Task("run", arguments).label
     metrics = trained(arguments, folder=Path(folder) / "runs" / label, data_dir=data_dir)
-    return {name: metrics[name] for name in (*_COLUMNS, "train_accuracy", "epochs", "steps") if name in metrics}
+    kept = {name: metrics[name] for name in (*_COLUMNS, "train_accuracy", "epochs", "steps") if name in metrics}
+    return {**kept, "run": label}
 
 
 def _check(runs: Sequence[Mapping[str, Any]], data_dir: str | None) -> None:
@@ -131,7 +145,9 @@ def _check(runs: Sequence[Mapping[str, Any]], data_dir: str | None) -> None:
         data = repr((options.data, options.num_qubits, options.classes, normalization_of(options), limits))
         if data not in splits:
             splits[data] = split_of(options)
-        model_of(options, splits[data]).build()
+        model = model_of(options, splits[data]).build()
+        if options.backend == "exact":
+            _ = model.evaluator  # refuses what is too large to be computed
         training_of(options, splits[data])
     for backend, num_qubits in sorted(devices):
         check_device(backend, num_qubits)
@@ -141,9 +157,11 @@ def _fixed(options: SweepArguments, backend: str | None, mode: str | None) -> di
     fixed: dict[str, Any] = dict(_QUICK) if options.quick else {}
     for name, text in _pairs("fixed", options.fixed).items():
         fixed[name] = _value("fixed", name, text)
-    for name, value in (("backend", backend), ("execution_mode", mode)):
+    for name, value, example in (("backend", backend, "fake:torino"), ("mode", mode, "batch")):
         if not isinstance(value, str | None):
-            raise InputError(f"{name} of a sweep must be a text such as 'fake:torino' or 'batch', got {value!r}")
+            raise InputError(
+                f"{name} of a sweep must be a text such as {example!r}, got {value!r}: each run opens its own, in a worker"
+            )
     return addressed(backend, fixed, mode)[0]
 
 
@@ -205,6 +223,7 @@ def _row(chosen: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[s
     spreads = {name: Spread.of(column) for name, column in values.items()}
     return {
         "options": dict(chosen),
+        "runs": [f"runs/{run['run']}" for run in runs],
         "values": values,
         "mean": {name: spread.mean for name, spread in spreads.items()},
         "std": {name: spread.std for name, spread in spreads.items()},

@@ -95,7 +95,8 @@ def run_tasks(
         tell: is told every outcome as it comes, those found in `folder` first.
 
     Raises:
-        InputError: if two tasks have one name, or the mapper is not called like `map` or gives other things than outcomes.
+        InputError: if two tasks have one name, or the mapper is not called like `map`, cannot send `work`, or gives other
+            things than outcomes.
         StudyError: if tasks failed or the mapper gave no outcome of them, after all the others are done, with how to go on.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with how many are done.
     """
@@ -138,6 +139,11 @@ def run_tasks(
         except QDEQError:
             raise
         except Exception as error:
+            if "pickl" in f"{type(error).__name__} {error}".lower():
+                raise InputError(
+                    f"the mapper cannot send the work to another process ({type(error).__name__}: {error}): define it at "
+                    "the top level of a module"
+                ) from error
             # a worker died, and what it worked on with it
             note_earlier()
             if attempt == ATTEMPTS:
@@ -151,10 +157,8 @@ def run_tasks(
             "the others are kept: it must give one of every task, in any order"
         )
     if failed:
-        shown = "; ".join(f"{name}: {error}" for name, error in list(failed.items())[:_SHOWN])
-        more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise StudyError(
-            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {shown}{more}. The same command again does "
+            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {_shown(failed)}. The same command again does "
             "only these"
         )
     return [records[task.name] for task in tasks]
@@ -167,6 +171,16 @@ def _check(tasks: Sequence[Task], mapper: Mapper) -> None:
         raise InputError(f"tasks must have different names, got {twice[0]!r} more than once")
     if not callable(mapper):
         raise InputError(f"mapper must be called like map: mapper(function, tasks); got {mapper!r}")
+
+
+def _shown(failed: Mapping[str, str]) -> str:
+    """The first errors, each once, with a task that it ended and how many others."""
+    counts = Counter(failed.values())
+    first = {error: name for name, error in reversed(failed.items())}
+    told = [
+        first[error] + (f" and {count - 1} more" if count > 1 else "") + f": {error}" for error, count in counts.items()
+    ]
+    return "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} other errors" if len(told) > _SHOWN else "")
 
 
 def _outcomes(given: Any) -> Iterator[Outcome]:
@@ -185,7 +199,10 @@ def _perform(work: Work, place: Path, task: Task) -> Outcome:
     """Do one task where the mapper wants it done, and write its file there."""
     started = time.perf_counter()
     try:
-        result = dict(work(task.arguments))
+        result = work(task.arguments)
+        if not isinstance(result, Mapping):
+            raise InputError(f"work must return a mapping from names to JSON values, got {type(result).__name__}")
+        result = dict(result)
         record = {
             "name": task.name,
             "key": task.key,

@@ -371,6 +371,15 @@ class TestProgram:
         assert [row["circuits"] for row in text] == [2 * 6 + 10, 2]
         assert [{**row, "backend": ""} for row in text] == [{**row, "backend": ""} for row in given]
 
+    def test_none_is_no_training_in_noise_and_figures_of_before_are_gone(self, tmp_path):
+        options = {**TINY, "devices": ("manila",), "output": str(tmp_path / "study")}
+        noise_study.main(None, options, mapper=here)
+        drawn = {path.name for path in (tmp_path / "study").glob("*.png")}
+        (tmp_path / "study" / "own.png").touch()
+        found = noise_study.main(None, {**options, "trained_in": ("none",)}, mapper=here)
+        assert {row["trained_in"] for row in found["exact"]} == {"none"}
+        assert {path.name for path in (tmp_path / "study").glob("*.png")} == drawn - {"trained.png"} | {"own.png"}
+
     def test_two_noises_of_one_name_are_asked_both(self, study, no_figures):
         folder, _ = study
         options = {**TINY, "output": str(folder), "resilience_level": 0, "samples": 2, "shots": 512}
@@ -386,7 +395,7 @@ class TestProgram:
             ({"models": ("implicit", "deep")}, "models must be"),
             ({"models": ("implicit", "implicit")}, "must differ"),
             ({"trained_in": ("heat:0.1",)}, "noise must be"),
-            ({"trained_in": ("none",)}, "without noise anyway"),
+            ({"trained_in": ("none", "damping:0.1")}, "without noise anyway"),
             ({"devices": ("atlantis",)}, "no fake backend"),
             ({"no_measured": False, "measured_devices": ("atlantis",)}, "no fake backend"),
             ({"encodings": ("phase",)}, "encoding"),

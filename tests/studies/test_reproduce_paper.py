@@ -260,7 +260,7 @@ def test_own_published_figures_stand_beside_the_rows(tmp_path):
         ({"seeds": 0}, "seeds must be >= 1"),
         ({"workers": -1}, "workers"),
         ({"published": "no-such-file"}, "cannot be read as JSON"),
-        ({"tables": "digits-4"}, r"tables must be a list, got 'digits-4'"),
+        ({"tables": "digits-4"}, r"tables must be a list of texts, such as .*, got 'digits-4'"),
         ({"rows": 3}, "unknown arguments"),
     ],
 )

@@ -425,7 +425,7 @@ def test_the_program_writes_all_tables_and_figures_and_goes_on_where_it_stopped(
     names = {"starts", "errors", "errors-shots", "backward", "radius", "equilibria"}
     assert {path.stem for path in folder.glob("*.png")} == names
     text = (folder / "results.md").read_text("utf-8")
-    assert text.count("\n## ") == 9
+    assert text.count("\n## ") == 10
     assert "nan" not in text
     assert "backward mode 'shine' reuses the inverse" in text
     for part in ("solves", "gradients", "trainings", "shots", "shot gradients", "shot trainings", "maps"):

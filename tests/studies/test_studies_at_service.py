@@ -6,7 +6,7 @@ import pytest
 from loopback import LoopbackService
 
 from qiskit_qdeq.programs import evaluate, train
-from qiskit_qdeq.programs.study import Study
+from qiskit_qdeq.programs.study import Study, StudyArguments
 from qiskit_qdeq.studies.solving import shot_tasks
 from qiskit_qdeq.studies.solving.cells import Cell
 from qiskit_qdeq.studies.solving.shot_tasks import ShotPlace, shots_task
@@ -40,7 +40,7 @@ def test_an_evaluation_whose_results_cannot_be_written_is_not_paid_twice(service
 def test_a_task_of_the_solver_study_fetches_what_it_has_paid_for(service, tmp_path, monkeypatch):
     monkeypatch.setattr(shot_tasks, "shot_cells", lambda tols: [Cell("probe"), Cell("broyden")])
     arguments = {"train": TRAIN, "epochs": 1, "samples": 2, "shots": 50, "tols": [1e-6]}
-    study = Study("solvers", tmp_path, map, True, print)
+    study = Study("solvers", tmp_path, map, StudyArguments(quiet=True), print)
 
     asked = []
 

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from qiskit_qdeq.exceptions import InputError
-from qiskit_qdeq.programs import sweep, train
+from qiskit_qdeq.programs import readout_study, sweep, train
 
 SMALL = {"fixed": ["epochs=1", "limit=24", "limit_train=16", "batch_size=8"], "seeds": 2, "quiet": True, "workers": 1}
+
+
+def here(function, tasks):
+    """A mapper that stays in this process."""
+    return map(function, tasks)
 
 
 def test_a_row_is_what_train_gives_for_its_options(tmp_path):
@@ -58,12 +63,57 @@ def test_quick_is_a_default_and_what_is_fixed_counts(tmp_path):
     assert found["fixed"] == {"epochs": 3, "limit": 24}
 
 
+def test_options_given_again_add_to_what_they_had(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(sweep, "main", lambda arguments: asked.append(arguments))
+    sweep.command(
+        ["--vary", "solver=newton", "--fixed", "epochs=1", "--vary", "start=zeros", "preset=paper", "--fixed", "limit=40"]
+    )
+    assert asked == [{"vary": ["solver=newton", "start=zeros", "preset=paper"], "fixed": ["epochs=1", "limit=40"]}]
+
+
+def test_rows_name_the_folders_of_their_runs(tmp_path):
+    found = sweep.main(None, {**SMALL, "vary": ["solver=newton,picard"], "output": tmp_path})
+    folders = [tmp_path / run for row in found["rows"] for run in row["runs"]]
+    assert len(set(folders)) == len(folders) == 2 * found["seeds"]
+    assert all((folder / "metrics.json").exists() for folder in folders)
+
+
+def test_a_folder_is_a_sweep_s_from_its_beginning_on(tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    arguments = {"vary": ["solver=newton"], "seeds": 1, "quiet": True, "output": str(tmp_path / "study")}
+    arguments["fixed"] = SMALL["fixed"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "perform", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.main(None, arguments, mapper=here)
+    with pytest.raises(InputError, match="of the study 'sweep', which readouts would replace"):
+        readout_study.main(None, {"quick": True, "output": arguments["output"]})
+    with pytest.raises(InputError, match="is the folder of a study: name another"):
+        train.main(None, {"epochs": 1, "limit": 24, "quiet": True, "output": arguments["output"]})
+    train.main(None, {"epochs": 1, "limit": 24, "quiet": True, "no_plots": True, "output": tmp_path / "run"})
+    with pytest.raises(InputError, match="is the folder of a run of `train`"):
+        sweep.main(None, {**arguments, "output": tmp_path / "run"})
+    assert sweep.main(None, arguments, mapper=here)["study"] == "sweep"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, "vary must name at least one option"),
         ({"vary": ["solver"]}, "vary must be like solver=newton, got 'solver'"),
         ({"vary": ["limit_train=40,1"]}, "limit"),
+        ({"vary": ["solver=newton"], "fixed": ["num_qubits=30"]}, "num_qubits|qubits"),
+        (
+            {
+                "vary": ["shots=50,60"],
+                "fixed": ["backend=aer", "regularization=state", "regularization_strength=0.1"],
+            },
+            "needs second derivatives, which are not measured",
+        ),
         ({"vary": ["solver=newton"], "data_dir": "."}, "--data-dir has no effect on digits"),
         ({"vary": ["solver="]}, "vary must be like solver=newton"),
         ({"vary": ["solvers=newton"]}, "vary: train has no option 'solvers'; there are"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,24 @@ def test_workers_write_where_the_study_was_begun_whatever_the_working_folder(tmp
         monkeypatch.chdir(tmp_path / name)
         run_tasks(squares(2), square, "study", mapper=LocalProcesses(2))
         assert len(list((tmp_path / name / "study" / "tasks").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (3, "work must return a mapping .*got int"),
+        ({"arr": {1, 2}}, "type set is not JSON"),
+        ({"y": [1.0, float("nan")]}, "result.y.1 = nan"),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path, result, message):
+    with pytest.raises(StudyError, match=message):
+        run_tasks([Task("one", {})], lambda arguments: result, tmp_path)
+
+
+def test_work_that_cannot_be_sent_is_not_taken_for_dead_workers(tmp_path):
+    with ProcessPoolExecutor(1) as pool, pytest.raises(InputError, match="define it at the top level of a module"):
+        run_tasks([Task("one", {})], lambda arguments: {}, tmp_path, mapper=pool.map)
 
 
 def test_an_error_of_somebody_else_s_is_shown_without_credentials(tmp_path):

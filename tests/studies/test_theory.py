@@ -197,7 +197,7 @@ def test_every_check_prints_its_table_and_writes_its_three_files(name, tmp_path)
     found = main(None, {"check": name, "quick": True, "output": tmp_path}, publish=lines.append)
     assert list(found) == [name]
     files = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
-    assert files == [f"{name}.{end}" for end in ("json", "md", "png")]
+    assert files == sorted([*(f"{name}.{end}" for end in ("json", "md", "png")), "study.json"])
     stored = json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
     assert stored == json.loads(json.dumps(found[name]))
     assert stored["quick"] is True
