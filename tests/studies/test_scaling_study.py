@@ -21,6 +21,7 @@ from qiskit_qdeq.studies.scaling import rows
 from qiskit_qdeq.studies.scaling.circuits import describe, device_task, prediction_circuits, step_circuits
 from qiskit_qdeq.studies.scaling.fits import fit_decay, fit_growth, mebibytes, work
 from qiskit_qdeq.studies.scaling.points import Axis, Point, inputs
+from qiskit_qdeq.studies.scaling.report import markdown
 from qiskit_qdeq.studies.scaling.timing import timing_task
 from qiskit_qdeq.studies.scaling.variance import _Draw, _model, spread_of, variance_task
 from qiskit_qdeq.training.cost import predicted_step
@@ -215,6 +216,27 @@ def test_decay_is_found_again_and_its_error_covers_the_truth():
     assert (exact.base, exact.prefactor) == (pytest.approx(1.7), pytest.approx(0.3))
     assert exact.chi < 1e-9 < exact.chi_power
     assert fit_decay(sizes[:2], truth[:2], truth[:2]) is None
+
+
+def test_the_report_counts_decays_that_feedback_changes():
+    shared = {"encoding": "angle", "ansatz": "hardware_efficient", "state_scale": 0.5, "quantity": "local"}
+    # 1 to rounding, 2.1 errors and 3 % away, 1.9 errors and 4 % away, 3 errors and 0.3 % away, three points too few to fit
+    bases = [(1 - 2e-16, 5e-17), (1.031, 0.031 / 2.1), (0.96, 0.04 / 1.9), (0.997, 0.001), None]
+    decays = []
+    for layers, found in enumerate(bases, 1):
+        fit = None if found is None else dict(zip(("base", "error"), found, strict=True), chi=1.0, chi_power=1.0)
+        row = {**shared, "layers": layers, "decay": {"base": 1.5, "error": 0.1, "chi": 1.0, "chi_power": 2.0}}
+        decays += [{**row, "method": method, "relative": fit} for method in ("equilibrium", "direct-1", "direct-4")]
+    empty = {"timing": [], "first_use": [], "device": [], "backend": "fake", "growth": [], "extrapolated": []}
+    text = markdown({**empty, "variance": [], "decay": decays})
+    assert "Of the 4 fits in the last column 2 are within 3 % of 1, 1 of these equal to 1 up to rounding" in text
+    # 4.55 % of the three others
+    assert "Further from 1 than two standard errors: 2 (0.1 expected by chance), 1 of these by less than 1 %:" in text
+    listed = [line for line in text.splitlines() if line.startswith("- ")]
+    assert listed == [
+        "- angle, 2 layers, scale 0.5, local: 1.0310 ± 0.0148",
+        "- angle, 4 layers, scale 0.5, local: 0.9970 ± 0.0010",
+    ]
 
 
 def invented(arguments):

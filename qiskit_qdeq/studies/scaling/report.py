@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -23,6 +24,8 @@ TITLES = {
 }
 _DURATIONS = ((60.0, 1.0, "s"), (3600.0, 60.0, "min"), (86400.0, 3600.0, "h"), (3.15576e7, 86400.0, "d"))
 _YEAR = 3.15576e7
+#: Relative differences that are rounding: their standard errors are rounding, too.
+_ROUNDING = 1e-9
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -177,8 +180,8 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
                 chi = ("", "") if fit is None else (digits(fit["chi"]), digits(fit["chi_power"]))
                 lines.append((family, quantity, *shown, _decay(methods["equilibrium"]["relative"]), *chi))
     yield from table(names, lines, 2)
+    yield from ("", *_relative(decays))
     yield from (
-        "",
         "`χ²` per degree of freedom of the equilibrium's fit, and of a power law n^-p to the same variances: near 1 is a "
         "good fit. Variances themselves, equilibrium, and in brackets over direct-1 from the same draws:",
         "",
@@ -199,6 +202,31 @@ def _variances(rows: Sequence[Row], decays: Sequence[Row]) -> Iterable[str]:
     yield from table(columns, lines)
 
 
+def _relative(decays: Sequence[Row]) -> Iterable[str]:
+    """How many b of the equilibrium are those of direct-1, and which are not."""
+    rows = [row for row in decays if row["method"] == "equilibrium" and row["relative"]]
+    if not rows:
+        return
+    distance = [abs(row["relative"]["base"] - 1) for row in rows]
+    equal = sum(entry < _ROUNDING for entry in distance)
+    far = [
+        (entry, row)
+        for entry, row in zip(distance, rows, strict=True)
+        if entry > max(2 * row["relative"]["error"], _ROUNDING)
+    ]
+    chance = math.erfc(math.sqrt(2)) * (len(rows) - equal)
+    yield (
+        f"Of the {len(rows)} fits in the last column {sum(entry < 0.03 for entry in distance)} are within 3 % of 1, {equal} "
+        "of these equal to 1 up to rounding (as their ratios are at large n). Further from 1 than two standard errors: "
+        f"{len(far)} ({chance:.1f} expected by chance), {sum(entry < 0.01 for entry, _ in far)} of these by less than 1 %"
+        + (":" if far else ".")
+    )
+    yield ""
+    if far:
+        yield from (f"- {_family(row)}, {row['quantity']}: {_decay(row['relative'], 4)}" for _, row in far)
+        yield ""
+
+
 def _family(row: Row) -> str:
     """How a family of circuits is called."""
     layers = (
@@ -209,8 +237,8 @@ def _family(row: Row) -> str:
     return f"{row['encoding']}{layers}, scale {row['state_scale']:g}"
 
 
-def _decay(fit: Row | None) -> str:
-    return "" if fit is None else f"{fit['base']:.3f} ± {fit['error']:.3f}"
+def _decay(fit: Row | None, places: int = 3) -> str:
+    return "" if fit is None else f"{fit['base']:.{places}f} ± {fit['error']:.{places}f}"
 
 
 def _shown(row: Row) -> str:
