@@ -19,6 +19,7 @@ from qiskit_qdeq.programs import scaling_study
 from qiskit_qdeq.studies.fresh import in_fresh_process
 from qiskit_qdeq.studies.scaling import rows
 from qiskit_qdeq.studies.scaling.circuits import describe, device_task, prediction_circuits, step_circuits
+from qiskit_qdeq.studies.scaling.figures import draw_scaling
 from qiskit_qdeq.studies.scaling.fits import fit_decay, fit_growth, mebibytes, work
 from qiskit_qdeq.studies.scaling.points import Axis, Point, inputs
 from qiskit_qdeq.studies.scaling.report import markdown
@@ -279,6 +280,29 @@ def test_measured_and_extrapolated_figures_are_kept_apart(tmp_path, small):
     assert {row["value"] for row in results["device"] if row["axis"] == "num_qubits"} == {4, 5, 6, 7}
     assert {path.name for path in tmp_path.iterdir()} >= {"results.json", "results.md", "scaling.png", "variance.png"}
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
+
+
+def test_the_legend_of_the_picture_has_every_kind_of_point_and_line_in_it():
+    pairs = [(encoding, mode) for encoding in ("amplitude", "angle") for mode in ("equilibrium", "direct")]
+    timing, device, growth = [], [], []
+    fit = {"constant": 1.0, "factor": 1e-3, "error": 0.0, "points": 2}
+    for encoding, mode in pairs:
+        for n in (4, 5):
+            row = {"axis": "num_qubits", "encoding": encoding, "mode": mode, "num_qubits": n, "refused": None}
+            timing.append({**row, "ms_per_step": float(n), "peak_mib": 200.0})
+            device.append({**row, "step": {"circuits": n, "qpu_seconds": 2.0 * n}})
+        growth.append({"encoding": encoding, "mode": mode, "ms_per_step": fit, "peak_mib": fit})
+    figure = draw_scaling({"timing": timing, "device": device, "growth": growth, "backend": "fake:torino"})
+    [legend] = figure.legends
+    entries = dict(zip((text.get_text() for text in legend.get_texts()), legend.get_lines(), strict=True))
+    assert set(entries) == {", ".join(pair) for pair in pairs} | {"dashed: extrapolated by the fit"}
+    known = {(line.get_color(), line.get_marker()) for line in entries.values()}
+    styles = {line.get_linestyle() for line in entries.values()}
+    drawn = [line for axes in figure.axes for line in axes.lines if len(line.get_xdata())]
+    # curves that coincide differ in their points
+    assert len({marker for _, marker in known}) == 5
+    assert {(line.get_color(), line.get_marker()) for line in drawn if line.get_marker() != "None"} <= known
+    assert {line.get_linestyle() for line in drawn} <= styles | {"None"}
 
 
 def test_a_device_object_is_computed_for(tmp_path, small, monkeypatch):

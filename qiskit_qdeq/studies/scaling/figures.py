@@ -35,6 +35,13 @@ _COLORS = {
     ("angle", "equilibrium"): VERMILLION,
     ("angle", "direct"): ORANGE,
 }
+#: Points and lines in the order they are drawn: where curves agree, crosses stand in rings and thin lines on wide ones.
+_LOOKS: dict[tuple[str, str], dict[str, Any]] = {
+    ("amplitude", "equilibrium"): {"marker": "o", "ms": 6.5, "mfc": "none", "linewidth": 2.2},
+    ("angle", "equilibrium"): {"marker": "s", "ms": 6.0, "mfc": "none", "linewidth": 2.0},
+    ("amplitude", "direct"): {"marker": "x", "ms": 5.0, "linewidth": 1.3},
+    ("angle", "direct"): {"marker": "+", "ms": 6.5, "linewidth": 0.7},
+}
 #: Qubits to which fits are drawn.
 _DRAWN = 30
 _NUMERIC = ("layers", "batch", "num_features", "num_states")
@@ -46,22 +53,21 @@ def draw_scaling(results: Mapping[str, Any]) -> Figure:
     panels = figure.subplots(2, 2)
     kinds = (("ms_per_step", "training step (ms)"), ("peak_mib", "peak memory (MiB)"))
     for axes, (column, text) in zip(panels[0], kinds, strict=True):
-        for key, color in _COLORS.items():
-            _measured(axes, results, key, column, color)
-        axes.plot([], [], "--", color=BLACK, linewidth=0.9, label="extrapolated by the fit (line)")
-        label(axes, "this machine", "qubits", text)
+        for key in _LOOKS:
+            _measured(axes, results, key, column)
+        axes.plot([], [], "--", color=BLACK, linewidth=0.9, zorder=3, label="dashed: extrapolated by the fit")
+        label(axes, "measured on this machine (points), fit (lines)", "qubits", text)
     devices = (("circuits", "circuits per training step"), ("qpu_seconds", "QPU seconds per training step"))
     for axes, (column, text) in zip(panels[1], devices, strict=True):
-        for key, color in _COLORS.items():
+        for key, look in _LOOKS.items():
             rows = _of(results["device"], *key)
-            style = "s-" if key[1] == "equilibrium" else "x:"
             n, values = ([row["num_qubits"] for row in rows], [row["step"][column] for row in rows])
-            axes.plot(n, values, style, color=color, ms=3.5, linewidth=0.9)
+            axes.plot(n, values, color=_COLORS[key], label=", ".join(key), **look)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        label(axes, f"computed for {results['backend']}", "qubits", text)
+        label(axes, f"computed for {results['backend']} (points)", "qubits", text)
     for axes in panels.flat:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -75,10 +81,11 @@ def _of(rows: Sequence[Row], encoding: str, mode: str, axis: str = "num_qubits")
     return [row for row in rows if (row["axis"], row["encoding"], row["mode"]) == key and not row["refused"]]
 
 
-def _measured(axes: Axes, results: Mapping[str, Any], key: tuple[str, str], column: str, color: str) -> None:
+def _measured(axes: Axes, results: Mapping[str, Any], key: tuple[str, str], column: str) -> None:
     rows = [row for row in _of(results["timing"], *key) if row[column] is not None]
     n = [row["num_qubits"] for row in rows]
-    axes.plot(n, [row[column] for row in rows], "o", color=color, ms=3.5, label=", ".join(key))
+    color, look = _COLORS[key], _LOOKS[key]
+    axes.plot(n, [row[column] for row in rows], color=color, **look, linestyle="none")
     fit = next(row[column] for row in results["growth"] if (row["encoding"], row["mode"]) == key)
     if fit is None:
         return
@@ -86,7 +93,8 @@ def _measured(axes: Axes, results: Mapping[str, Any], key: tuple[str, str], colu
     growth = Growth(**fit)
     for low, high, style in ((min(n), max(n), "-"), (max(n), _DRAWN, "--")):
         grid = np.linspace(low, high, 100)
-        axes.plot(grid, [growth(entry, basis) for entry in grid], style, color=color, linewidth=0.9)
+        fitted = [growth(entry, basis) for entry in grid]
+        axes.plot(grid, fitted, color=color, linestyle=style, linewidth=look["linewidth"])
 
 
 def draw_axes(results: Mapping[str, Any]) -> Figure | None:
