@@ -25,7 +25,7 @@ from qiskit_qdeq.studies.solving import exact_tasks, plan
 from qiskit_qdeq.studies.solving.cells import LAYERS, SOLVERS, TOLERANCES, Cell, refusal
 from qiskit_qdeq.studies.solving.equilibria import classes_differ, equilibria, stages_of
 from qiskit_qdeq.studies.solving.exact_tasks import errors_of, solve_task, train_task
-from qiskit_qdeq.studies.solving.figures import backward
+from qiskit_qdeq.studies.solving.figures import backward, errors_from_shots
 from qiskit_qdeq.studies.solving.places import compared, weight_gradient
 from qiskit_qdeq.studies.solving.plan import Sizes
 from qiskit_qdeq.studies.solving.prices import Prices
@@ -284,6 +284,35 @@ def test_a_study_whose_trainings_all_failed_has_a_report_that_says_so():
     assert "a seed failed: 1 of 1 (angle, 1)." in text
     assert "| `broyden` | -; 2 failed |" in _section(text, "Trainings, exact")
     assert len(backward(rows["trainings"], []).axes) == 1
+
+
+def test_gradients_from_shots_are_drawn_at_both_weights_and_each_line_once():
+    model = {"encoding": "angle", "state_scale": 1.0}
+    # a constant per mode and weights: two pairs agree at random weights, one of them at trained ones, too
+    constants = {mode: (0.1 * place, 0.2 * place) for place, mode in enumerate(BACKWARD_MODES, 1)}
+    constants["gmres"] = constants["exact"]
+    constants["shine"] = (constants["shine"][0], constants["jfb"][1])
+    shared = {**model, "solver": "broyden"}
+    gradients = [
+        {**shared, "backward": mode, "weights": weights, "shots": shots, "error": constant / shots}
+        for mode, pair in constants.items()
+        for weights, constant in zip(("trained", "random"), pair, strict=True)
+        for shots in (256, 1024)
+    ]
+    solves = [
+        {**shared, "start": "zeros", "tol": 1e-6, "shots": shots, "shots_taken": 3 * shots, "error": 1 / shots}
+        for shots in (256, 1024)
+    ]
+    figure = errors_from_shots(solves, gradients)
+    top, bottom = figure.subfigs
+    assert [text.get_text() for text in top.legends[0].get_texts()] == ["broyden"]
+    names = [text.get_text() for text in bottom.legends[0].get_texts()]
+    assert names == ["exact, gmres", "neumann", "jfb", "shine", "broyden", "anderson"]
+    assert len({line.get_marker() for line in bottom.legends[0].get_lines()}) == len(names)
+    for axes, weights, place in zip(bottom.axes, ("trained", "random"), (0, 1), strict=True):
+        assert f"({weights} weights)" in axes.get_ylabel()
+        drawn = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+        assert drawn == {name: pytest.approx(constants[name.split(",")[0]][place] / 256) for name in names}
 
 
 def test_effects_of_a_start_compare_only_what_differs_in_nothing_else():

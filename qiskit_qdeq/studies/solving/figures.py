@@ -7,20 +7,26 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from qiskit_qdeq.gradient.implicit import BACKWARD_MODES
 from qiskit_qdeq.studies.solving.cells import SOLVERS
 from qiskit_qdeq.studies.solving.equilibria import BINS
-from qiskit_qdeq.studies.solving.plan import REFERENCE
+from qiskit_qdeq.studies.solving.plan import REFERENCE, WEIGHTS
 from qiskit_qdeq.studies.solving.rows import Row, able, chosen, models
 from qiskit_qdeq.training.config import STARTS
 from qiskit_qdeq.visualization._figure import BLACK, CYCLE, GREY, SMALL, WIDTH, label, legend, legend_below, new_figure
 
 _COLORS = dict(zip(SOLVERS, (*CYCLE, GREY), strict=True))
 _MARKS = dict(zip(SOLVERS, "os^Dv<>P", strict=True))
-_MODES = dict(zip(BACKWARD_MODES, CYCLE, strict=True))
+#: Where lines meet, small points stand in large hollow ones.
+_MODE_LOOKS: dict[str, dict[str, Any]] = {
+    mode: {"color": color, "marker": mark, "ms": size, "mfc": "none", "linewidth": 0.9}
+    for mode, color, mark, size in zip(BACKWARD_MODES, CYCLE, "osD^v<>", (7, 5, 3.5, 5, 5, 5, 5), strict=True)
+}
+#: Relative distance of lines that cannot be told apart in a picture.
+_SAME = 0.01
 
 
 def figures(rows: Mapping[str, Sequence[Row]]) -> dict[str, Figure]:
@@ -92,27 +98,72 @@ def errors(rows: Sequence[Row], gradients: Sequence[Row]) -> Figure:
 def errors_from_shots(rows: Sequence[Row], gradients: Sequence[Row]) -> Figure:
     """The same from shots: error of z* against the shots of a solve, and of the gradient against shots a circuit."""
     names = models(rows)
-    figure = new_figure(WIDTH, 4.8)
-    panels = figure.subplots(2, len(names), sharex="row", sharey="row", squeeze=False)
-    for column, model in enumerate(names):
+    figure = new_figure(WIDTH, 7.2)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.7))[:, 0]
+    panels = top.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, names, strict=True):
         for name in SOLVERS:
             found = _own(rows, model, solver=name, start="zeros", tol=1e-6)
-            _points(panels[0, column], [row["shots_taken"] for row in found], [row["error"] for row in found], name)
-        # the iterated modes lie on the exact one, which is drawn last
-        for mode, color in reversed(_MODES.items()):
-            found = _own(gradients, model, weights="random", solver=REFERENCE, backward=mode)
-            line = [row["shots"] for row in found], [row["error"] for row in found]
-            panels[1, column].plot(*line, ".-", color=color, linewidth=1, label=f"backward {mode}")
-        label(panels[0, column], _name(model), "shots a sample", "error of z*, median" if column == 0 else "")
-        label(panels[1, column], "", "shots a circuit", "rel. error of gradient" if column == 0 else "")
-        for axes in panels[:, column]:
+            _points(axes, [row["shots_taken"] for row in found], [row["error"] for row in found], name)
+        first = axes is panels[0]
+        label(axes, _name(model), "shots a sample", "error of z*, median\n(trained weights)" if first else "")
+        axes.set(xscale="log", yscale="log")
+        _plain(axes)
+    _explain(top, "solver")
+    _gradients_from_shots(bottom, names, gradients)
+    return figure
+
+
+def _gradients_from_shots(part: SubFigure, names: Sequence[tuple[str, float]], gradients: Sequence[Row]) -> None:
+    """A row of panels at trained, and one at random weights; modes whose lines lie on one another are drawn once."""
+    grid = part.subplots(len(WEIGHTS), len(names), sharex=True, sharey=True, squeeze=False)
+    amounts = sorted({row["shots"] for row in gradients})
+    found = chosen(gradients, solver=REFERENCE)
+    lines = {
+        mode: [
+            [(row["shots"], row["error"]) for row in _own(found, model, weights=weights, backward=mode)]
+            for weights in WEIGHTS
+            for model in names
+        ]
+        for mode in BACKWARD_MODES
+    }
+    for modes in _coinciding(lines):
+        for axes, line in zip(grid.flat, lines[modes[0]], strict=True):
+            axes.plot(*np.reshape(line, (-1, 2)).T, label=", ".join(modes), **_MODE_LOOKS[modes[0]])
+    for weights, line in zip(WEIGHTS, grid, strict=True):
+        for axes, model in zip(line, names, strict=True):
+            y = f"rel. error of gradient\n({weights} weights)" if axes is line[0] else ""
+            label(axes, _name(model) if weights == WEIGHTS[0] else "", "shots a circuit", y)
             axes.set(xscale="log", yscale="log")
             _plain(axes)
-        amounts = sorted({row["shots"] for row in gradients})
-        panels[1, column].set_xticks(amounts, [f"{amount}" for amount in amounts])
-        panels[1, column].minorticks_off()
-    legend_below(figure)
-    return figure
+            axes.set_xticks(amounts, [f"{amount}" for amount in amounts])
+            axes.minorticks_off()
+            axes.label_outer()
+    _explain(part, "backward mode")
+
+
+def _coinciding(lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> list[list[str]]:
+    """Names whose lines lie on one another in every panel, together."""
+    groups: list[list[str]] = []
+    for name, own in lines.items():
+        for group in groups:
+            others = lines[group[0]]
+            if all(
+                len(one) == len(other) and np.allclose(one, other, rtol=_SAME, atol=0)
+                for one, other in zip(own, others, strict=True)
+            ):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+def _explain(part: SubFigure, title: str) -> None:
+    """One legend under the panels of a part of a figure, with every name once."""
+    found = {name: line for axes in part.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    look: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "fontsize": SMALL, "frameon": False}
+    part.legend(found.values(), found.keys(), title=title, title_fontsize=SMALL, **look)
 
 
 def backward(rows: Sequence[Row], measured: Sequence[Row]) -> Figure:
