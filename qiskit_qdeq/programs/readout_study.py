@@ -24,6 +24,7 @@ from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.inference import evaluate
 from qiskit_qdeq.programs.arguments import from_mapping, given, option, parser
 from qiskit_qdeq.programs.folder import CHECKPOINT
+from qiskit_qdeq.programs.recipes import model_of
 from qiskit_qdeq.programs.stored import load_model
 from qiskit_qdeq.programs.study import DataStudyArguments, check_at_least, data_folder, refuse_backend, studying
 from qiskit_qdeq.studies.markdown import table
@@ -74,7 +75,8 @@ def main(
     check_at_least(options, 1, "samples", "seeds", "epochs")
     tasks, data_dir = _tasks(options), data_folder(options.data_dir, [options.data])
     # what cannot be trained is refused here, before there is a folder
-    _, split, _ = described(tasks[0].arguments["train"], data_dir)
+    first, split, _ = described(tasks[0].arguments["train"], data_dir)
+    _ = model_of(first, split).build().evaluator
     with studying("readouts", options, mapper, publish) as study:
         work = partial(perform, folder=str(study.folder), data_dir=data_dir)
         rows = _rows(study.run(tasks, work))

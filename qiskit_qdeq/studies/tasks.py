@@ -158,8 +158,8 @@ def run_tasks(
         )
     if failed:
         raise StudyError(
-            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {_shown(failed)}. The same command again does "
-            "only these"
+            f"{len(failed)} of {len(tasks)} tasks failed, the others are kept: {_shown(failed)}. The same command again "
+            "does only these"
         )
     return [records[task.name] for task in tasks]
 

@@ -50,6 +50,7 @@ def test_numbers_below_one_are_refused(tmp_path, name):
         ({"data": "mnist", "data_dir": "nowhere"}, "does not exist"),
         ({"num_qubits": 3}, "num_qubits=3 must be 4"),
         ({"classes": (0, 77)}, "class 77 is not in the data set"),
+        ({"num_qubits": 30}, "GB for exact evaluation"),
     ],
 )
 def test_data_that_cannot_be_used_are_refused_before_anything_is_written(tmp_path, options, message):

@@ -68,7 +68,17 @@ def test_options_given_again_add_to_what_they_had(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(sweep, "main", lambda arguments: asked.append(arguments))
     sweep.command(
-        ["--vary", "solver=newton", "--fixed", "epochs=1", "--vary", "start=zeros", "preset=paper", "--fixed", "limit=40"]
+        [
+            "--vary",
+            "solver=newton",
+            "--fixed",
+            "epochs=1",
+            "--vary",
+            "start=zeros",
+            "preset=paper",
+            "--fixed",
+            "limit=40",
+        ]
     )
     assert asked == [{"vary": ["solver=newton", "start=zeros", "preset=paper"], "fixed": ["epochs=1", "limit=40"]}]
 

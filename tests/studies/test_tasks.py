@@ -87,6 +87,15 @@ def test_workers_write_where_the_study_was_begun_whatever_the_working_folder(tmp
         assert len(list((tmp_path / name / "study" / "tasks").iterdir())) == 2
 
 
+def test_an_error_that_ended_several_tasks_is_said_once(tmp_path):
+    tasks = [Task(f"bad {x}", {"x": x, "bad": True}) for x in range(5)]
+    with pytest.raises(
+        StudyError, match=r"5 of 5 tasks failed.*: bad 0 and 4 more: ValueError: no square of this"
+    ) as caught:
+        run_tasks(tasks, square, tmp_path)
+    assert str(caught.value).count("no square") == 1
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
