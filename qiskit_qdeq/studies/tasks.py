@@ -173,7 +173,7 @@ def _check(tasks: Sequence[Task], mapper: Mapper) -> None:
         raise InputError(f"mapper must be called like map: mapper(function, tasks); got {mapper!r}")
 
 
-def _shown(failed: Mapping[str, str]) -> str:
+def _shown(failed: dict[str, str]) -> str:
     """The first errors, each once, with a task that it ended and how many others."""
     counts = Counter(failed.values())
     first = {error: name for name, error in reversed(failed.items())}
