@@ -150,7 +150,12 @@ def test_a_prediction_tells_samples_logits_and_residuals(shown):
 
 def test_a_report_shows_the_same_figures_everywhere():
     report = ContractionReport(
-        np.array([0.25, 1.5]), np.array([0.5, 2.0]), np.array([0.75, 3.0]), np.array([1e-9, np.inf]), np.array([1, 3])
+        np.array([0.25, 1.5]),
+        np.array([0.5, 2.0]),
+        np.array([0.75, 3.0]),
+        np.array([1e-9, np.inf]),
+        equilibria=np.array([1, 3]),
+        starts=np.array([4, 4]),
     )
     facts = Page(report._repr_html_()).facts
     assert facts["spectral radius"] == "median 0.875 max 1.500 (above 1: 50.0%)"
@@ -159,6 +164,11 @@ def test_a_report_shows_the_same_figures_everywhere():
     for name, value in facts.items():
         assert f"{name.ljust(17)} {value}" in str(report)
     assert "50.0% with several equilibria" in repr(report)
+
+
+def test_a_report_without_a_search_says_nothing_of_several_equilibria(shown):
+    assert Page(shown["report"]._repr_html_()).facts["several equilibria"] == "not sought (starts=0)"
+    assert "several" not in repr(shown["report"])
 
 
 def test_a_training_result_shows_first_best_and_last_epoch(shown):
@@ -189,7 +199,7 @@ def test_no_samples_can_be_shown(kind, model):
     empty = {
         "solution": Solution(np.zeros((0, 2)), none, none, none, none, np.zeros((0, 1))),
         "prediction": Prediction(np.zeros((0, 3)), np.zeros((0, 2)), none, none, none),
-        "report": ContractionReport(none, none, none, none, none),
+        "report": ContractionReport(none, none, none, none, none, none),
     }[kind]
     assert repr(empty) == f"{type(empty).__name__}(0 samples)"
     assert "<table>" in empty._repr_html_()

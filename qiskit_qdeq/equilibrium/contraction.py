@@ -36,6 +36,7 @@ class ContractionReport:
         lipschitz: a bound on ‖∂m/∂q‖₂ over the whole state box, (B,); infinite where none is known.
         error_bound: ‖g‖ / (1 - lipschitz), (B,); infinite where `lipschitz` is not below 1.
         equilibria: distinct equilibria found from all starts, (B,).
+        starts: random starts from which they were sought, (B,); without any, `equilibria` has only the solution's.
     """
 
     spectral_radius: Array
@@ -43,6 +44,7 @@ class ContractionReport:
     lipschitz: Array
     error_bound: Array
     equilibria: Array
+    starts: Array
 
     def __str__(self) -> str:
         lines = [f"  {name.ljust(17)} {value}" for name, value in self._rows().items()]
@@ -51,10 +53,9 @@ class ContractionReport:
     def __repr__(self) -> str:
         if not len(self.spectral_radius):
             return "ContractionReport(0 samples)"
-        return (
-            f"ContractionReport({len(self.spectral_radius)} samples, spectral radius {spread(self.spectral_radius, '.3f')}, "
-            f"{np.mean(self.equilibria > 1):.1%} with several equilibria)"
-        )
+        several = f", {np.mean(self.equilibria > 1):.1%} with several equilibria" if self.starts.any() else ""
+        radius = spread(self.spectral_radius, ".3f")
+        return f"ContractionReport({len(self.spectral_radius)} samples, spectral radius {radius}{several})"
 
     def _repr_html_(self) -> str:
         return facts(f"contraction over {len(self.spectral_radius)} samples", self._rows())
@@ -62,12 +63,13 @@ class ContractionReport:
     def _rows(self) -> dict[str, str]:
         if not len(self.spectral_radius):
             return {}
+        several = f"found for {np.mean(self.equilibria > 1):.1%}" if self.starts.any() else "not sought (starts=0)"
         return {
             "spectral radius": f"{spread(self.spectral_radius, '.3f')} (above 1: {np.mean(self.spectral_radius > 1):.1%})",
             "‖J‖₂ at q*": spread(self.singular_value, ".3f"),
             "Lipschitz bound": f"{spread(self.lipschitz, '.3f')} (below 1: {np.mean(self.lipschitz < 1):.1%})",
             "error bound": f"median {np.median(self.error_bound):.2g}",
-            "several equilibria": f"found for {np.mean(self.equilibria > 1):.1%}",
+            "several equilibria": several,
         }
 
 
@@ -86,7 +88,7 @@ def contraction(
         problem: the map of the minibatch.
         solution: its equilibria.
         lipschitz: bound over the state box per sample (B,), from `QDEQModel.lipschitz_bound`.
-        starts: random starts in [-1, 1]^K from which further equilibria are sought.
+        starts: random starts in [-1, 1]^K from which further equilibria are sought; 0 seeks none.
         solver: for that search; Newton if None.
         seed: of the starts.
 
@@ -104,6 +106,7 @@ def contraction(
         lipschitz,
         bound,
         _count_equilibria(problem, solution, starts, solver or Newton(tol=1e-9), np.random.default_rng(seed)),
+        np.full(len(lipschitz), starts),
     )
 
 

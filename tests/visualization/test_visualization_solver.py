@@ -164,7 +164,9 @@ def report(radius, singular=None, lipschitz=None, equilibria=None):
     singular = radius if singular is None else np.array(singular, dtype=float)
     lipschitz = singular if lipschitz is None else np.array(lipschitz, dtype=float)
     equilibria = np.ones(len(radius), dtype=int) if equilibria is None else np.array(equilibria)
-    return ContractionReport(radius, singular, lipschitz, np.full(len(radius), np.inf), equilibria)
+    return ContractionReport(
+        radius, singular, lipschitz, np.full(len(radius), np.inf), equilibria, np.ones(len(radius))
+    )
 
 
 def read_step(line, x):
