@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -370,6 +371,14 @@ class TestMistakes:
     def test_help_and_version_are_no_mistakes(self, capsys, words):
         assert main(words) == 0
         assert capsys.readouterr().out
+
+    @pytest.mark.parametrize("name", ["train", "evaluate", "sweep", "reproduce", "noise"])
+    def test_help_shows_what_one_can_type(self, capsys, name):
+        assert main([name, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert text.startswith(f"usage: python -m qiskit_qdeq {name} [-h]")
+        assert not re.search(r"default:\s*(\(|False|None|\))", text)
+        assert "(default: amplitude,angle)" in text or name != "reproduce"
 
     @pytest.mark.parametrize("values", [{"epoch": 3}, {"preset": "x"}, {"epochs": "3"}, {"classes": "0,1"}])
     def test_python_callers_get_an_input_error(self, values):

@@ -33,8 +33,14 @@ def option(default: Any, text: str, **details: Any) -> Any:
 
 
 def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentParser:
-    """The command line of a dataclass of options: field `learning_rate` is `--learning-rate`."""
-    result = argparse.ArgumentParser(prog=name, description=description, formatter_class=_Help)
+    """The command line of a dataclass of options: field `learning_rate` is `--learning-rate`.
+
+    Args:
+        kind: the dataclass.
+        name: module and command, such as "qiskit_qdeq train".
+        description: shown below the usage.
+    """
+    result = argparse.ArgumentParser(prog=f"python -m {name}", description=description, formatter_class=_Help)
     for item in dataclasses.fields(kind):
         details = dict(item.metadata)
         text = details.pop("help").replace("%", "%%")
@@ -49,11 +55,13 @@ def parser(kind: type[Any], name: str, description: str) -> argparse.ArgumentPar
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults; where there is none, the preset or the data set decides."""
+    """Shows defaults as one would type them; where there is none, the preset or the data set decides."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None:
+        if action.default is None or action.default is False or action.default == ():
             return action.help
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {','.join(map(str, action.default))})"
         return super()._get_help_string(action)
 
 
