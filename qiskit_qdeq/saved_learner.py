@@ -57,7 +57,10 @@ def save_learner(learner: Learner, path: str | os.PathLike[str]) -> None:
 def load_learner(kind: type[L], path: str | os.PathLike[str], template: CircuitTemplate | None) -> L:
     """Read what `save_learner` wrote; see `Learner.load`."""
     found = load_checkpoint(path)
-    if found.document.get("kind") != kind.kind:
+    stored = found.document.get("kind")
+    if stored in ("classifier", "regressor") and stored != kind.kind:
+        raise CheckpointError(f"'{path}' holds a {stored}: read it with QDEQ{stored.capitalize()}.load")
+    if stored != kind.kind:
         raise CheckpointError(f"'{path}' holds no {kind.kind} (a run's folder is for `python -m qiskit_qdeq evaluate`)")
     try:
         return _restored(kind, found, template)
