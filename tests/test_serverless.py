@@ -90,7 +90,23 @@ def test_a_job_that_cannot_run_ends_with_one_line_and_no_result(arguments, envir
     assert not (tmp_path / "results.json").exists()
 
 
-def test_words_on_the_command_line_make_it_a_command(tmp_path):
+def test_words_beside_a_jobs_arguments_are_refused(tmp_path):
+    paths = {"ARGUMENTS_PATH": str(tmp_path / "arguments.json"), "RESULTS_PATH": str(tmp_path / "results.json")}
+    (tmp_path / "arguments.json").write_text("{}", "utf-8")
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "train.py", "--epochs", "3"],
+        env={**os.environ, **paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert re.search(r"command line has '--epochs 3': .* unset \$ARGUMENTS_PATH", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["arguments.json"]
+
+
+def test_help_is_given_whatever_the_environment_says(tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPTS / "train.py", "--help"],
         env={**os.environ, "ARGUMENTS_PATH": "nowhere.json"},

@@ -25,18 +25,24 @@ def run_script(name: str) -> int:
     """Run a program's file: the exit code.
 
     Without words on the command line, and with $ARGUMENTS_PATH, it is a job: `main(arguments=...)` is called with the
-    fields in that JSON file, and what it returns is written to $RESULTS_PATH. Otherwise it is a command.
+    fields in that JSON file, and what it returns is written to $RESULTS_PATH. Without $ARGUMENTS_PATH it is a command, as
+    it is for --help. Words beside $ARGUMENTS_PATH are refused.
 
     Args:
         name: of the command, such as "train".
     """
     words = sys.argv[1:]
-    if words or _ARGUMENTS not in os.environ:
+    if _ARGUMENTS not in os.environ or {"-h", "--help"} & set(words):
         return run_command([name, *words])
-    return run_guarded(lambda: _job(name))
+    return run_guarded(lambda: _job(name, words))
 
 
-def _job(name: str) -> int:
+def _job(name: str, words: list[str]) -> int:
+    if words:
+        raise InputError(
+            f"${_ARGUMENTS} names a file of arguments, and the command line has {' '.join(words)!r}: "
+            f"put them into the file, or unset ${_ARGUMENTS}"
+        )
     target = os.environ.get(_RESULTS)
     if not target:
         raise InputError(f"${_RESULTS} must name the file for the result, as ${_ARGUMENTS} names the arguments'")
