@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
@@ -135,6 +136,18 @@ class QDEQClassifier(ClassifierMixin, Learner):  # type: ignore[misc]
         (5, 3)
         """
         return softmax(self.equilibrium(X).logits)
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Logarithms of what `predict_proba` gives, o - log Σ_c exp o_c of logits o (N, C): finite for any probability.
+
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> found = QDEQClassifier(epochs=2, random_state=0).fit(X, y).predict_log_proba(X[:5])
+        >>> found.shape, bool((found < 0).all())
+        ((5, 3), True)
+        """
+        found: Array = log_softmax(self.equilibrium(X).logits, axis=1)
+        return found
 
     def decision_function(self, X: Any) -> Array:
         """Logits (N, C) in the order of `classes_`; for two classes logit 1 minus logit 0, (N,). Raises as `predict`."""

@@ -135,6 +135,18 @@ class TestPredictions:
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(probabilities, expected, atol=1e-12)
 
+    def test_log_probabilities_are_logarithms_and_finite_where_probabilities_are_zero(self, fitted, iris):
+        x = iris[2]
+        np.testing.assert_allclose(fitted.predict_log_proba(x), np.log(fitted.predict_proba(x)), rtol=1e-10, atol=1e-14)
+        certain = clone(fitted).fit(*iris[:2])
+        _, matrix, bias = certain.model_.split(certain.parameters_)
+        matrix *= 1e4
+        bias *= 1e4
+        assert (certain.predict_proba(x) == 0).any()
+        logits = certain.decision_function(x)
+        best = logits.max(axis=1, keepdims=True)
+        np.testing.assert_allclose(certain.predict_log_proba(x), logits - best, rtol=1e-10, atol=1)
+
     def test_decision_function_of_two_classes_is_one_column_whose_sign_is_the_label(self, iris):
         x, y, x_test, _ = iris
         model = quick().fit(x[y > 0], y[y > 0])
@@ -415,7 +427,9 @@ class TestMistakes:
         with pytest.raises(ValueError, match="expecting 4 features"):
             fitted.predict(iris[2][:, :3])
 
-    @pytest.mark.parametrize("call", ["predict", "predict_proba", "decision_function", "equilibrium"])
+    @pytest.mark.parametrize(
+        "call", ["predict", "predict_proba", "predict_log_proba", "decision_function", "equilibrium"]
+    )
     def test_use_before_fit_is_refused(self, iris, call):
         with pytest.raises(NotFittedError):
             getattr(quick(), call)(iris[2])
