@@ -22,6 +22,7 @@ from qiskit_qdeq.equilibrium.scipy_root import METHODS
 from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.programs import evaluate, train
 from qiskit_qdeq.programs.folder import new_run
+from qiskit_qdeq.training.checkpoint import load_checkpoint
 from qiskit_qdeq.training.saving import CheckpointFile
 from qiskit_qdeq.training.trainer import Trainer
 
@@ -160,10 +161,12 @@ class TestResume:
         assert main([*words, "--output", "halves"]) == 130
         assert "--resume" in capsys.readouterr().err
         assert not (tmp_path / "halves" / "metrics.json").exists()
+        before = load_checkpoint(tmp_path / "halves" / CHECKPOINT).document["seconds"]
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
         assert main([*words, "--output", "halves", "--resume"]) == 0
         assert without_timing(metrics_of(Path("halves"))) == without_timing(metrics_of(Path("whole")))
+        assert metrics_of(Path("halves"))["train_seconds"] > before > 0
 
     def test_resuming_a_finished_run_changes_no_figure(self, run):
         before = without_timing(metrics_of(run))

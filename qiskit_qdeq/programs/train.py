@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -137,10 +136,10 @@ def main(
             if journal is not None:
                 journal.replace()
         try:
-            result, seconds = _trained(trainer)
+            result = _trained(trainer)
             metrics = metrics_of(options, split, executed, config, result, bar)
             metrics |= {
-                "train_seconds": seconds,
+                "train_seconds": trainer.state.clock.seconds,
                 "ms_per_step": 1e3 * statistics.median(trainer.step_seconds) if trainer.step_seconds else 0.0,
                 **(_timings(folder / METRICS) if not trainer.step_seconds else {}),
                 "model": model_config.as_dict(),
@@ -220,12 +219,11 @@ def _initial(options: TrainArguments, model: QDEQModel) -> Any:
     return parameters
 
 
-def _trained(trainer: Trainer) -> tuple[TrainingResult, float]:
-    started = time.perf_counter()
+def _trained(trainer: Trainer) -> TrainingResult:
     with stopping(trainer.stop) as raise_if_stopped:
         result = trainer.run()
         raise_if_stopped()
-    return result, time.perf_counter() - started
+    return result
 
 
 def _timings(path: Path) -> dict[str, float]:

@@ -77,7 +77,8 @@ class CheckpointFile:
             reason = error.strerror or error
             raise CheckpointError(f"Checkpoint '{self.path}' could not be written: no folder ({reason})") from error
         arrays = {**state.arrays(), **{f"{MEASURED}{name}": array for name, array in measured.items()}}
-        save_checkpoint(self.path, arrays, {**document, "progress": state.document()})
+        # beside the progress, which is the same for every repetition of the run
+        save_checkpoint(self.path, arrays, {**document, "progress": state.document(), "seconds": state.clock.seconds})
         self._saved, self._saved_at = _position(state), time.perf_counter()
         self._took = self._saved_at - started
 

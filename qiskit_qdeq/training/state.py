@@ -19,6 +19,7 @@ from qiskit_qdeq.exceptions import CheckpointError, InputError
 from qiskit_qdeq.training.checkpoint import Checkpoint
 from qiskit_qdeq.training.optimizers import Optimizer, OptimizerState
 from qiskit_qdeq.training.step import StepResult
+from qiskit_qdeq.training.stopwatch import Stopwatch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -94,6 +95,7 @@ class TrainingState:
         equilibria: last equilibrium of every training sample (N, K) for warm starts, else empty.
         history: one record per finished epoch.
         stopped: why the run ended before its last epoch, or "".
+        clock: how long all of that has taken, validation included, whichever processes did it.
     """
 
     parameters: Array
@@ -107,6 +109,7 @@ class TrainingState:
     stale_epochs: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: str = ""
+    clock: Stopwatch = field(default_factory=Stopwatch)
 
     def arrays(self) -> dict[str, Array]:
         """Arrays for a checkpoint."""
@@ -164,8 +167,9 @@ def restore(checkpoint: Checkpoint, optimizer: Optimizer, like: TrainingState) -
             arrays["equilibria"],
             **{**progress, "sums": EpochSums(**progress["sums"])},
             history=history_from(arrays),
+            clock=Stopwatch(checkpoint.document.get("seconds", 0.0)),
         )
-    except (InputError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"Checkpoint '{checkpoint.path}' is incomplete: {error}") from error
 
 

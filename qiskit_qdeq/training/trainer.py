@@ -210,7 +210,7 @@ class Trainer:
             ConvergenceWarning: if more than 1 % of the last epoch's samples had no equilibrium to the tolerance.
         """
         self._tell.start(self)
-        with compute_context():
+        with compute_context(), self.state.clock:
             try:
                 self._run()
             except StoppedError:
@@ -233,11 +233,12 @@ class Trainer:
         if not (self._file.exists or self.model.evaluator.is_exact):
             # jobs may be submitted before the first step ends: their run must be there to be resumed
             self.save()
-        started = time.perf_counter()
+        clock = self.state.clock
+        started = clock.seconds
         while not self._stop:
             if self._epoch_is_open:
-                record = self._finish_epoch(time.perf_counter() - started)
-                started = time.perf_counter()
+                record = self._finish_epoch(clock.seconds - started)
+                started = clock.seconds
                 if self.finished or self._file.is_due(self.state, epoch_ends=True):
                     self.save()
                 self._tell_epoch(record)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core import event
 from oracles import build_model
 
 from qiskit_qdeq.equilibrium import Anderson, Broyden, Newton, Picard, ScipyRoot
@@ -24,6 +25,7 @@ from qiskit_qdeq.training import saving
 from qiskit_qdeq.training import trainer as trainer_module
 from qiskit_qdeq.training.checkpoint import load_checkpoint, save_checkpoint
 from qiskit_qdeq.training.config import TrainingConfig
+from qiskit_qdeq.training.stopwatch import Stopwatch
 from qiskit_qdeq.training.trainer import Trainer
 
 SMALL = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05, seed=3)
@@ -122,6 +124,77 @@ def test_a_run_cut_off_at_any_step_and_resumed_is_the_uninterrupted_run(tmp_path
     assert_same(again.run(), whole)
     finished = make(config, model=model, checkpoint=path).resume()
     assert_same(finished.run(), whole)
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_processes_and_not_the_time_between(tmp_path):
+    class Slowly(StopAt):
+        def on_step(self, trainer, result):
+            time.sleep(0.02)
+            super().on_step(trainer, result)
+
+    path = tmp_path / "run.safetensors"
+    began = time.perf_counter()
+    first = make(checkpoint=path, checkpoint_every=1, callbacks=[Slowly(7)])
+    with pytest.raises(StopAt.Stopped):
+        first.run()
+    ended = time.perf_counter()
+    time.sleep(0.3)
+    began_again = time.perf_counter()
+    second = make(checkpoint=path, callbacks=[Slowly(-1)]).resume()
+    assert 6 * 0.02 <= second.state.clock.seconds <= ended - began
+    second.run()
+    trained = second.state.clock.seconds
+    assert 16 * 0.02 <= trained <= time.perf_counter() - began_again + ended - began
+    assert len(second.step_seconds) == 10
+    assert 16 * 0.02 <= make(checkpoint=path).resume().state.clock.seconds <= trained
+
+
+def test_a_checkpoint_without_seconds_goes_on_from_zero(tmp_path):
+    path = tmp_path / "run.safetensors"
+    make(checkpoint=path).run()
+    found = load_checkpoint(path)
+    del found.document["seconds"]
+    save_checkpoint(path, found.arrays, found.document)
+    assert make(checkpoint=path).resume().state.clock.seconds == 0
+
+
+def test_seconds_that_are_no_number_are_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    make(checkpoint=path).run()
+    found = load_checkpoint(path)
+    found.document["seconds"] = "long"
+    save_checkpoint(path, found.arrays, found.document)
+    with pytest.raises(CheckpointError, match="incomplete"):
+        make(checkpoint=path).resume()
+
+
+def test_compilation_does_not_count_as_training_however_it_is_nested():
+    began = time.perf_counter()
+    clock = Stopwatch(1.0)
+    with clock:
+        with event.trigger_event("numba:compile"):
+            with event.trigger_event("numba:compile"):
+                time.sleep(0.1)
+            time.sleep(0.1)
+        time.sleep(0.05)
+    assert 1.05 <= clock.seconds <= 1 + time.perf_counter() - began - 0.2
+    rested = clock.seconds
+    with event.trigger_event("numba:compile"):
+        pass
+    time.sleep(0.01)
+    assert clock.seconds == rested
+
+
+def test_a_compilation_that_began_before_the_training_does_not_stop_its_clock():
+    clock = Stopwatch()
+    event.start_event("numba:compile")
+    with clock:
+        event.end_event("numba:compile")
+        for _ in range(2):
+            with event.trigger_event("numba:compile"):
+                pass
+        time.sleep(0.02)
+    assert clock.seconds >= 0.02
 
 
 def test_a_run_may_be_cut_off_again_and_again(tmp_path):
