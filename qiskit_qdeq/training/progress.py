@@ -172,7 +172,7 @@ class ProgressBar:
         # kernels kept on disk are loaded without such an event: then it is the step itself that takes this long
         if compilations:
             with self._lock:
-                self._note("compiling kernels, once per machine and version (about 15 s) ...")
+                self._note("compiling kernels not used on this machine before (10 to 15 s the first time) ...")
 
 
 def _spent(account: Account) -> str:

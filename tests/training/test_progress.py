@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from loopback import LoopbackService
+from numba.core.event import trigger_event
 
 from qiskit_qdeq import Execution, QDEQClassifier, Trainer, TrainingConfig, executed, model_config, solver
 from qiskit_qdeq.evaluation.protocol import Cost
@@ -235,6 +236,17 @@ def test_exact_runs_show_epochs_and_no_shots(model):
     assert "4/4" in stream.getvalue()
     assert "epoch=2/2" in stream.getvalue()
     assert "shots" not in stream.getvalue()
+
+
+def test_compilation_that_takes_long_is_said_and_a_wait_without_any_is_not(monkeypatch):
+    monkeypatch.setattr(progress, "_PATIENCE", 0.2)
+    compiling, loading = io.StringIO(), io.StringIO()
+    with ProgressBar(stream=compiling), trigger_event("numba:compile"):
+        time.sleep(0.5)
+    with ProgressBar(stream=loading):
+        time.sleep(0.5)
+    assert compiling.getvalue() == "compiling kernels not used on this machine before (10 to 15 s the first time) ...\n"
+    assert loading.getvalue() == ""
 
 
 def test_a_disabled_bar_prints_nothing(model, capfd):
