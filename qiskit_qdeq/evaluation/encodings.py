@@ -103,9 +103,8 @@ class CircuitEncoding:
         slopes = np.zeros((len(self._qubits), count, batch), dtype=inputs.dtype)
         angles[self._slots] = self._angle_map(inputs).T
         jacobian = self._angle_map.jacobian(inputs)
-        with np.errstate(
-            invalid="ignore"
-        ):  # of infinite slopes, as that of arcsin(u) at 1: NaN, as outside of the domain
+        # an infinite slope, as that of arcsin(u) at 1, gives NaN, as an angle outside of its domain does
+        with np.errstate(invalid="ignore"):
             slopes[self._slots] = np.moveaxis(directions @ np.swapaxes(jacobian, -1, -2), (0, 1, 2), (2, 1, 0))
         out = np.empty((2, 2**self._num_qubits, 1 + count, batch), dtype=inputs.dtype)
         table = self._table

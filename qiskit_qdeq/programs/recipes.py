@@ -174,6 +174,13 @@ def measured_solver_of(model: QDEQModel) -> str:
     )
 
 
+def capped_solver_of(model: QDEQModel, max_steps: int) -> Solver:
+    """That solver; where it iterates, with at most so many steps."""
+    name = measured_solver_of(model)
+    found: Solver = solver(name, **({} if name == "probe" else {"max_steps": max_steps}))
+    return found
+
+
 def _ahead(found: Solver) -> Solver:
     if not isinstance(found, Probe):
         raise InputError(

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from qiskit_qdeq.data import DataSplit
-from qiskit_qdeq.equilibrium.solvers import Solver, solver
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.gradient.regularization import Regularization
 from qiskit_qdeq.model import QDEQModel
 from qiskit_qdeq.programs.arguments import TrainArguments, from_mapping
-from qiskit_qdeq.programs.recipes import measured_solver_of, model_of, training_of
+from qiskit_qdeq.programs.recipes import capped_solver_of, model_of, training_of
 from qiskit_qdeq.studies.fresh import in_fresh_process, peak_mib
 from qiskit_qdeq.studies.training_tasks import described
 from qiskit_qdeq.training.config import TrainingConfig
@@ -81,7 +80,12 @@ def _middle(durations: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dty
 
 def circuits(model: QDEQModel, config: TrainingConfig) -> dict[str, int]:
     """Circuits of a training step and of predicting one sample, where they are measured."""
-    config = replace(config, regularization=Regularization(), warmup_steps=0, solver=_measured(model, config))
+    config = replace(
+        config,
+        regularization=Regularization(),
+        warmup_steps=0,
+        solver=capped_solver_of(model, min(10, config.solver.max_steps)),
+    )
     config = replace(config, backward=replace(config.backward, mode="exact"))
     found = None if config.mode == "direct" else config.solver
     with executed(model, Execution("aer", shots=1024)) as measured:
@@ -89,11 +93,6 @@ def circuits(model: QDEQModel, config: TrainingConfig) -> dict[str, int]:
         one, two = (predicted_evaluation(measured, count, found, layers=config.layers).circuits for count in (1, 2))
     # what a minibatch shares is no cost of a sample
     return {"train_circuits": step.circuits, "inference_circuits": two - one}
-
-
-def _measured(model: QDEQModel, config: TrainingConfig) -> Solver:
-    name = measured_solver_of(model)
-    return solver(name, **({} if name == "probe" else {"max_steps": min(10, config.solver.max_steps)}))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 
@@ -76,14 +76,15 @@ def legend(axes: Axes, **options: Any) -> Legend:
     return axes.legend(**{**look, **options})
 
 
-def legend_below(figure: Figure) -> None:
-    """One legend under all panels, with every name once."""
+def legend_below(figure: Figure | SubFigure, title: str | None = None) -> None:
+    """One legend under all panels of a figure or of a part of one, with every name once."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     handles = dict(sorted(handles.items(), key=lambda item: item[1].get_zorder()))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
+    look: dict[str, Any] = {"ncols": 4, "fontsize": SMALL, "title_fontsize": SMALL, "frameon": False}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", title=title, **look)
 
 
 def check_finite(name: str, values: Any, shape: tuple[str, ...]) -> Array:

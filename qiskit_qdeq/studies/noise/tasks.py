@@ -11,11 +11,11 @@ from qiskit.providers import BackendV2
 
 from qiskit_qdeq.data import DataSplit
 from qiskit_qdeq.data.split import stratified_subset
-from qiskit_qdeq.equilibrium.solvers import Solver, solver
+from qiskit_qdeq.equilibrium.solvers import Solver
 from qiskit_qdeq.execution.description import Execution
 from qiskit_qdeq.execution.running import executed
 from qiskit_qdeq.programs.folder import CHECKPOINT
-from qiskit_qdeq.programs.recipes import measured_solver_of
+from qiskit_qdeq.programs.recipes import capped_solver_of
 from qiskit_qdeq.studies.noise.models import StudyModel, build
 from qiskit_qdeq.studies.noise.noises import NONE, Noise, NoisyModels
 from qiskit_qdeq.studies.noise.response import Response, cosine, gradient, residual, respond
@@ -155,11 +155,7 @@ def _compared(answer: Response, clean: Response) -> dict[str, float]:
 
 def _measured(study: StudyModel) -> Solver | None:
     """The solver that takes the fewest circuits."""
-    if study.solver is None:
-        return None
-    name = measured_solver_of(study.model)
-    found: Solver = solver(name, **({} if name == "probe" else {"max_steps": _MEASURED_STEPS}))
-    return found
+    return None if study.solver is None else capped_solver_of(study.model, _MEASURED_STEPS)
 
 
 def exact_arguments(model: str, trained_in: str, train: Mapping[str, Any], noises: tuple[str, ...]) -> dict[str, Any]:

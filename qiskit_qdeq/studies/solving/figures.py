@@ -109,7 +109,7 @@ def errors_from_shots(rows: Sequence[Row], gradients: Sequence[Row]) -> Figure:
         label(axes, _name(model), "shots a sample", "error of z*, median\n(trained weights)" if first else "")
         axes.set(xscale="log", yscale="log")
         _plain(axes)
-    _explain(top, "solver")
+    legend_below(top, "solver")
     _gradients_from_shots(bottom, names, gradients)
     return figure
 
@@ -139,7 +139,7 @@ def _gradients_from_shots(part: SubFigure, names: Sequence[tuple[str, float]], g
             axes.set_xticks(amounts, [f"{amount}" for amount in amounts])
             axes.minorticks_off()
             axes.label_outer()
-    _explain(part, "backward mode")
+    legend_below(part, "backward mode")
 
 
 def _coinciding(lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> list[list[str]]:
@@ -157,13 +157,6 @@ def _coinciding(lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) ->
         else:
             groups.append([name])
     return groups
-
-
-def _explain(part: SubFigure, title: str) -> None:
-    """One legend under the panels of a part of a figure, with every name once."""
-    found = {name: line for axes in part.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    look: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "fontsize": SMALL, "frameon": False}
-    part.legend(found.values(), found.keys(), title=title, title_fontsize=SMALL, **look)
 
 
 def backward(rows: Sequence[Row], measured: Sequence[Row]) -> Figure:
